@@ -1,0 +1,225 @@
+"""The Python API: :func:`search`, :func:`replay`, :func:`export`, :func:`report`."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agents.checkpoints import save_agent
+from agents.config import load_agent_config
+from agents.training import build_agent, train_agent
+from ajpq.base import build_problem
+from ajpq.config import SearchConfig
+from ajpq.evaluate import Metrics, costs_in_loop, exact_costs, measured
+from ajpq.exporters import EXPORTERS
+from ajpq.finalists import Finalist, run_finals, validation_images
+from ajpq.policy import CompressionPolicy, check_policy, load_policy
+from ajpq.problem import Problem, compress, network_of
+from ajpq.progress import Progress, SilentProgress
+from ajpq.reporting import write_report
+from ajpq.results import build_result, reference_top1_test
+from ajpq.runs.candidates import CandidateLog
+from ajpq.runs.folder import (
+    load_config,
+    load_result,
+    load_weights,
+    open_run,
+    save_json,
+    save_pareto,
+    save_weights,
+)
+from ajpq.runs.journal import Journal
+from envs.build import build_task, reference_budget
+from envs.joint_compression import JointCompressionEnv
+from envs.task import CompressionTask
+from hw_models.errors import AjpqError, UnknownNameError
+
+__all__ = ["export", "replay", "report", "search"]
+
+
+def search(
+    config: SearchConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Search a policy, fine-tune the best candidates, measure the winner once on test images.
+
+    Args:
+        config: what to search; see :func:`ajpq.config.load_search_config`.
+        run_dir: a new folder, or with ``resume`` the folder of a run that was interrupted.
+        progress: told what happens; silent by default.
+
+    Returns:
+        The content of ``result.json``.
+
+    Raises:
+        AjpqError: bad input, or a budget that no policy can meet.
+    """
+    started = time.monotonic()
+    progress = progress or SilentProgress()
+    agent_config = load_agent_config(config.agent)
+    with progress.phase("loading network, data and target"):
+        problem = build_problem(config, on_step=progress.base_step)
+    with progress.phase("measuring sensitivities"):
+        task, log = _task(config, problem, run_dir, resume=resume)
+    env = JointCompressionEnv(task)
+    steps = len(task.layers)
+    agent = build_agent(agent_config, env, steps_per_episode=steps, seed=config.seed)
+
+    def on_episode(info: dict[str, Any]) -> bool:
+        log.keep(info["policy"], info["metrics"], info["reward"])
+        progress.candidate(len(log.entries), config.episodes, log.best, task.budget)
+        return config.time_budget_s is None or log.seconds < config.time_budget_s
+
+    with progress.phase("searching"):
+        train_agent(
+            agent,
+            episodes=config.episodes,
+            steps_per_episode=steps,
+            on_episode=on_episode,
+            log_dir=run_dir / "tensorboard",
+        )
+    save_agent(agent, agent_config, run_dir / "agent")
+    save_pareto(run_dir / "pareto.csv", log.entries)
+    with progress.phase("fine-tuning the best candidates"):
+        winner = run_finals(
+            problem,
+            config.final,
+            log.ranked(task.budget.met),
+            lambda metrics: (task.budget.met(metrics), task.score(metrics)),
+            log.journal,
+            run_dir / "checkpoints",
+            progress.training_step,
+        )
+    with progress.phase("measuring the winner on the test images"):
+        result = _finish(config, problem, winner, run_dir, log, started)
+    progress.result(result, task.budget)
+    return result
+
+
+def _task(
+    config: SearchConfig, problem: Problem, run_dir: Path, *, resume: bool
+) -> tuple[CompressionTask, CandidateLog]:
+    """The task, with a journal behind its judge; the run folder is created last, so that bad
+    input leaves nothing behind."""
+
+    def judge(policy: CompressionPolicy) -> Metrics:
+        weights = compress(problem, policy, config.candidate)
+        network = network_of(problem, policy, weights)
+        return measured(costs_in_loop(network, problem.target), network, problem.search_sample)
+
+    log: CandidateLog
+
+    def assess(policy: CompressionPolicy) -> Metrics:
+        return log.assess(policy, judge)
+
+    budget = reference_budget(
+        problem,
+        latency_ratio=config.latency_ratio,
+        size_ratio=config.size_ratio,
+        max_drop=config.max_drop,
+    )
+    task = build_task(
+        problem,
+        budget,
+        assess,
+        max_sparsity=config.max_sparsity,
+        fixed_bits=config.fixed_bits,
+        kl_weight=config.kl_weight,
+        budget_mode=config.budget_mode,
+        margin=config.budget_margin,
+    )
+    open_run(run_dir, config, resume=resume)
+    log = CandidateLog(Journal(run_dir / "journal.jsonl"))
+    return task, log
+
+
+def _finish(
+    config: SearchConfig,
+    problem: Problem,
+    winner: Finalist,
+    run_dir: Path,
+    log: CandidateLog,
+    started: float,
+) -> dict[str, Any]:
+    winner.policy.save(run_dir / "policy.json")
+    save_weights(run_dir / "weights.safetensors", winner.weights)
+    result = build_result(
+        problem,
+        winner,
+        target=config.target,
+        seed=config.seed,
+        seconds=time.monotonic() - started,
+        run_dir=run_dir,
+    )
+    save_json(run_dir / "result.json", result)
+    write_report(run_dir)
+    shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+    return result
+
+
+def replay(run_dir: Path, *, retrain: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+    """Rebuild the compressed network of a run and measure it again.
+
+    Args:
+        retrain: repeat the fine-tuning from the policy instead of loading the weights.
+
+    Returns:
+        ``{"recorded": M, "replayed": M}`` with the metrics that can be measured again.
+
+    Raises:
+        AjpqError: a metric differs from what the run recorded.
+    """
+    progress = progress or SilentProgress()
+    config, result = load_config(run_dir), load_result(run_dir)
+    policy = load_policy(run_dir / "policy.json")
+    with progress.phase("loading network, data and target"):
+        problem = build_problem(config, on_step=progress.base_step)
+    check_policy(policy, problem.channels, problem.target)
+    if retrain:
+        with progress.phase("repeating the fine-tuning"):
+            weights = compress(problem, policy, config.final[-1].recipe, progress.watch("replay"))
+    else:
+        weights = load_weights(run_dir / "weights.safetensors")
+    with progress.phase("measuring"):
+        network = network_of(problem, policy, weights)
+        costs = exact_costs(network, problem.target)
+        metrics = measured(costs, network, validation_images(problem))
+        replayed = {
+            **metrics.model_dump(mode="json", exclude={"kl"}),
+            "top1_test": reference_top1_test(problem, network),
+        }
+    recorded = {key: result["found"][key] for key in replayed}
+    for key, value in replayed.items():
+        if value != recorded[key]:
+            raise AjpqError(f"{run_dir} does not replay: {key} was {recorded[key]}, is {value}")
+    return {"recorded": recorded, "replayed": replayed}
+
+
+def export(run_dir: Path, formats: Sequence[str], out: Path) -> list[Path]:
+    """Write the compressed network of a finished run in the given formats.
+
+    Raises:
+        AjpqError: an unknown format, or a run that has not finished.
+    """
+    for name in formats:
+        if name not in EXPORTERS:
+            raise UnknownNameError("format", name, EXPORTERS)
+    config = load_config(run_dir)
+    policy = load_policy(run_dir / "policy.json")
+    problem = build_problem(config)
+    check_policy(policy, problem.channels, problem.target)
+    network = network_of(problem, policy, load_weights(run_dir / "weights.safetensors"))
+    out.mkdir(parents=True, exist_ok=True)
+    return [EXPORTERS[name](network, policy, out) for name in formats]
+
+
+def report(run_dir: Path) -> Path:
+    """Write ``report.html`` from the files of a run folder, finished or not."""
+    load_config(run_dir)
+    return write_report(run_dir)

@@ -1,0 +1,172 @@
+"""The uncompressed network: built, loaded or trained, and turned into a problem."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ajpq import data as ajpq_data
+from ajpq.calibration import activation_ranges
+from ajpq.checkpoints import load_checkpoint, load_tensors, public_checkpoint, save_tensors
+from ajpq.config import SearchConfig
+from ajpq.criteria import channel_scores, gradients
+from ajpq.data.cache import cache_folder
+from ajpq.evaluate import Images
+from ajpq.finetune.recipe import Recipe
+from ajpq.finetune.training import StageInputs, run_stage
+from ajpq.graph.structure import Graph
+from ajpq.graph.trace import trace
+from ajpq.models import build_model
+from ajpq.problem import Problem, float_logits, training_batches
+from hw_models.errors import AjpqError
+from hw_models.registry import load_target
+
+_CALIBRATION_BATCHES = 4
+
+OnStep = Callable[[int, int, float], None]
+"""Called with step, total steps, loss."""
+
+
+def build_problem(config: SearchConfig, on_step: OnStep = lambda step, total, loss: None) -> Problem:
+    """Load data, network and target; train the network first if there is no checkpoint.
+
+    Args:
+        on_step: progress of that training.
+
+    Raises:
+        AjpqError: anything in ``config`` that does not exist or does not fit together.
+    """
+    target = load_target(config.target)
+    dataset = ajpq_data.load_data(
+        config.data, mean=config.mean, std=config.std, image_size=config.image_size
+    )
+    split = ajpq_data.split(dataset, config.seed, config.validation_share)
+    channels, height, width = dataset.image_shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = build_model(
+            config.model, in_channels=channels, classes=len(dataset.classes), image_size=height
+        )
+    graph = trace(model, (channels, height, width))
+    state = base_state(config, model, graph, dataset, split.train, on_step)
+    images = calibration_images(dataset, split.train, config.seed)
+    scores = channel_scores(
+        config.criterion, graph, state, gradients(graph, state, F.cross_entropy, images)
+    )
+    return Problem(
+        graph=graph,
+        state=state,
+        dataset=dataset,
+        split=split,
+        target=target,
+        quantizer=config.quantizer,
+        ranges=activation_ranges(graph, state, [batch for batch, _ in images]),
+        scores=scores,
+        search_sample=search_sample(config, dataset, split.validation, graph, state),
+        seed=config.seed,
+    )
+
+
+def base_state(
+    config: SearchConfig,
+    model: nn.Module,
+    graph: Graph,
+    dataset: ajpq_data.Dataset,
+    train: np.ndarray,
+    on_step: OnStep,
+) -> dict[str, Tensor]:
+    """Weights of the uncompressed network: from the checkpoint, the cache, or a training."""
+    if config.checkpoint is not None:
+        known = public_checkpoint(config.model) if config.checkpoint == "public" else None
+        load_checkpoint(model, known or Path(config.checkpoint))
+        return _floats(model)
+    if not config.base.stages:
+        raise AjpqError(
+            f"no --checkpoint for model {config.model!r}, and the config has no `base` recipe"
+        )
+    key = "|".join(
+        [config.model, ajpq_data.fingerprint(dataset), str(config.seed), str(config.validation_share)]
+        + [config.base.model_dump_json()]
+    )
+    path = cache_folder("base") / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+    if path.exists():
+        try:
+            return load_tensors(path)[0]
+        except AjpqError:
+            path.unlink(missing_ok=True)
+    state = train_base(config.base, graph, _floats(model), dataset, train, config.seed, on_step)
+    try:
+        save_tensors(path, state)
+    except OSError:
+        pass  # The cache only saves time.
+    return state
+
+
+def train_base(
+    recipe: Recipe,
+    graph: Graph,
+    state: dict[str, Tensor],
+    dataset: ajpq_data.Dataset,
+    train: np.ndarray,
+    seed: int,
+    on_step: OnStep,
+) -> dict[str, Tensor]:
+    """Train the uncompressed network on the training part of the split."""
+    for number, stage in enumerate(recipe.stages):
+        total = stage.total_steps(len(train))
+        inputs = StageInputs(
+            graph=graph,
+            batches=training_batches(dataset, train, stage.batch_size, seed + number),
+            steps_per_epoch=stage.steps_per_epoch(len(train)),
+        )
+        state = run_stage(
+            stage,
+            inputs,
+            state,
+            total_steps=total,
+            on_step=lambda step, loss, total=total: on_step(step, total, loss),
+        )
+    return state
+
+
+def _floats(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: value.detach().clone()
+        for name, value in model.state_dict().items()
+        if value.is_floating_point()
+    }
+
+
+def calibration_images(
+    dataset: ajpq_data.Dataset, train: np.ndarray, seed: int, batch_size: int = 128
+) -> list[tuple[Tensor, Tensor]]:
+    """A few augmented training batches for ranges and gradients."""
+    size = min(batch_size, len(train))
+    stream = training_batches(dataset, train, size, seed + 15485863)(0)
+    return [batch for _, batch in zip(range(_CALIBRATION_BATCHES), stream, strict=False)]
+
+
+def search_sample(
+    config: SearchConfig,
+    dataset: ajpq_data.Dataset,
+    validation: np.ndarray,
+    graph: Graph,
+    state: dict[str, Tensor],
+) -> Images:
+    """Validation images that rank candidates: a seeded subset, augmented once.
+
+    Augmentation makes them harder than images that a public checkpoint may have been trained on.
+    """
+    rng = np.random.default_rng((11, config.seed))
+    count = min(config.search_images, len(validation))
+    chosen = np.sort(rng.permutation(validation)[:count])
+    pixels = ajpq_data.augment(dataset.train_images[chosen], dataset.augmentation, rng)
+    images = ajpq_data.normalize(pixels, dataset)
+    labels = torch.from_numpy(np.array(dataset.train_labels[chosen]))
+    return Images(images, labels, float_logits(graph, state, images))

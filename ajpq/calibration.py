@@ -1,0 +1,72 @@
+"""What the compressed mode learns from a few training batches without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ajpq.compressed import State
+from ajpq.graph.execute import execute, frozen_batchnorm
+from ajpq.graph.structure import Graph, Node
+from ajpq.grids import ActivationRange
+
+EdgeHook = Callable[[str, Tensor], Tensor]
+
+
+@torch.no_grad()
+def recalibrate_batchnorm(
+    graph: Graph, state: State, batches: Iterable[Tensor], edge: EdgeHook
+) -> dict[str, Tensor]:
+    """BatchNorm statistics averaged over ``batches``, by state-dict name.
+
+    The batches should be augmented as in training: statistics from unaugmented images differ
+    from those that the network was trained with.
+    """
+    total: dict[str, Tensor] = {}
+    count = 0
+
+    def collect(node: Node, values: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        axes = [axis for axis in range(values.dim()) if axis != 1]
+        variance, mean = torch.var_mean(values.float(), dim=axes)
+        for role, value in (("running_mean", mean), ("running_var", variance)):
+            name = node.parameters[role]
+            total[name] = total[name] + value if name in total else value
+        factor = tensors.get(node.parameters.get("weight", ""))
+        shift = tensors.get(node.parameters.get("bias", ""))
+        return F.batch_norm(
+            values, None, None, factor, shift, training=True, eps=node.attributes["eps"]
+        )
+
+    for images in batches:
+        execute(graph, state, images, edge=edge, batchnorm=collect)
+        count += 1
+    return {name: value / count for name, value in total.items()}
+
+
+@torch.no_grad()
+def activation_ranges(
+    graph: Graph, state: State, batches: Iterable[Tensor], edge: EdgeHook | None = None
+) -> dict[str, ActivationRange]:
+    """Largest magnitude of every quantized edge over ``batches``; unsigned where none is negative.
+
+    ``edge`` sees the values after they were recorded, so that ranges can be taken from a network
+    whose earlier activations are already on codes.
+    """
+    largest: dict[str, float] = {}
+    least: dict[str, float] = {}
+
+    def record(name: str, values: Tensor) -> Tensor:
+        low, high = (float(v) for v in torch.aminmax(values))
+        largest[name] = max(largest.get(name, 0.0), high, -low)
+        least[name] = min(least.get(name, 0.0), low)
+        return values if edge is None else edge(name, values)
+
+    for images in batches:
+        execute(graph, state, images, edge=record, batchnorm=frozen_batchnorm)
+    return {
+        name: ActivationRange(maximum=largest[name], signed=name == graph.input or least[name] < 0)
+        for name in largest
+    }

@@ -1,0 +1,41 @@
+"""What the commands share: arguments to configuration, errors to one line and exit code 2."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import tyro
+
+from hw_models.errors import AjpqError
+
+
+def run(command: Callable[..., None], *, prog: str) -> None:
+    """Parse ``sys.argv`` for ``command`` and call it.
+
+    Exit codes: 0 done, 2 bad input or a full disk (one line on standard error), 130 interrupted.
+    """
+    try:
+        tyro.cli(command, prog=prog)
+    except AjpqError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        _fail(f"{error.strerror}{where}; what was finished is kept, continue with --resume")
+    except KeyboardInterrupt:
+        print("\ninterrupted; continue with --resume", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that the user set."""
+    return {name: value for name, value in options.items() if value is not None}

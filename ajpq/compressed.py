@@ -1,0 +1,110 @@
+"""The two modes of one set of weights, as tensors that :func:`ajpq.graph.execute.execute` takes.
+
+The full-precision mode is the latent weights themselves. The compressed mode is a view of them:
+quantized rows, pruned channels zero after BatchNorm too, BatchNorm statistics of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ajpq.graph.structure import Graph, Layer, layers
+from ajpq.grids import ActivationRange
+from ajpq.policy import CompressionPolicy
+from ajpq.quantizers import Quantizer, straight_through
+from hw_models.network import FLOAT_BITS, Edge
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class CompressedWeights:
+    """All that a compressed network needs beside its policy.
+
+    Attributes:
+        latent: parameters and buffers by state-dict name, pruned channels included.
+        buffers: BatchNorm statistics of the compressed mode by state-dict name.
+        ranges: activation ranges of the compressed mode by edge.
+    """
+
+    latent: State
+    buffers: State
+    ranges: Mapping[str, ActivationRange]
+
+    @property
+    def compressed_state(self) -> dict[str, Tensor]:
+        """Latent parameters with the statistics of the compressed mode."""
+        return {**self.latent, **self.buffers}
+
+
+def weight_bits(graph: Graph, policy: CompressionPolicy) -> dict[str, Tensor]:
+    """Layer name -> ``[O]`` int64 widths."""
+    return {
+        layer.name: torch.tensor(policy.layers[layer.name].weight_bits, dtype=torch.int64)
+        for layer in layers(graph)
+    }
+
+
+def fit_scales(
+    graph: Graph, state: State, bits: Mapping[str, Tensor], quantizer: Quantizer
+) -> dict[str, Tensor]:
+    """Layer name -> ``[O]`` step of every channel's grid for the present weights."""
+    return {
+        layer.name: quantizer.fit(state[layer.node.parameters["weight"]], bits[layer.name])
+        for layer in layers(graph)
+    }
+
+
+def compressed_view(
+    graph: Graph,
+    state: State,
+    bits: Mapping[str, Tensor],
+    scales: Mapping[str, Tensor],
+    quantizer: Quantizer,
+) -> dict[str, Tensor]:
+    """``state`` with every layer quantized (straight-through) and pruned channels zero."""
+    view = dict(state)
+    for layer in layers(graph):
+        name, width = layer.node.parameters["weight"], bits[layer.name]
+        view[name] = straight_through(state[name], width, scales[layer.name], quantizer)
+        for shift in _channel_parameters(layer):
+            view[shift] = state[shift] * (width != 0).to(state[shift].dtype)
+    return view
+
+
+def _channel_parameters(layer: Layer) -> list[str]:
+    """Names of what would make a zero row non-zero: its bias, BatchNorm's factor and shift."""
+    names = [layer.node.parameters[role] for role in ("bias",) if role in layer.node.parameters]
+    if layer.batchnorm is not None:
+        roles = layer.batchnorm.parameters
+        names += [roles[role] for role in ("weight", "bias") if role in roles]
+        # A pruned convolution bias also reaches BatchNorm's mean; the factor zero hides that.
+    return names
+
+
+def quantize_edges(grids: Mapping[str, Edge]) -> Callable[[str, Tensor], Tensor]:
+    """The ``edge`` hook that puts activations on codes, gradients passing straight through."""
+
+    def hook(edge: str, values: Tensor) -> Tensor:
+        grid = grids.get(edge)
+        if grid is None or grid.bits == FLOAT_BITS:
+            return values
+        # One fused kernel; it multiplies by the reciprocal where the reference divides, so a code
+        # next to a tie may differ. Training and ranking do not notice.
+        return torch.fake_quantize_per_tensor_affine(values, grid.scale, 0, *grid.code_range)
+
+    return hook
+
+
+def batchnorm_buffers(graph: Graph, state: State) -> dict[str, Tensor]:
+    """The running statistics in ``state``, copied."""
+    return {
+        node.parameters[role]: state[node.parameters[role]].detach().clone()
+        for node in graph.nodes
+        if node.kind == "batchnorm"
+        for role in ("running_mean", "running_var")
+    }

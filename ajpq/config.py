@@ -1,0 +1,151 @@
+"""What a search is asked to do, as one validated object."""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ajpq.finetune.recipe import Recipe
+from ajpq.policy import QuantizerSpec
+from hw_models.errors import AjpqError, UnknownNameError
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def shipped(folder: str) -> dict[str, Path]:
+    """Name -> file of the YAML files that come with the package under ``configs/folder``."""
+    root = Path(str(importlib.resources.files("configs"))) / folder
+    return {path.stem: path for path in sorted(root.glob("*.yaml"))}
+
+
+def read_yaml(folder: str, what: str, name: str) -> dict[str, Any]:
+    """Read ``configs/folder/name.yaml``, or the file ``name`` if it ends in ``.yaml``.
+
+    Raises:
+        UnknownNameError: no shipped file has this name.
+        AjpqError: the file cannot be read or is no mapping.
+    """
+    known = shipped(folder)
+    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
+    if path is None:
+        raise UnknownNameError(what, name, known)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise AjpqError(f"cannot read the {what} {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise AjpqError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise AjpqError(f"{path} holds no {what}: expected a mapping of keys to values")
+    return content
+
+
+def validated(model: type[BaseModel], content: dict[str, Any], source: str) -> Any:
+    """``model`` built from ``content``; a misfit becomes one line that names key and value."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "value"
+        got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        raise AjpqError(f"{source}: {where}: {first['msg']}{got}") from error
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe from ``configs/recipes`` or from a YAML file."""
+    content = read_yaml("recipes", "recipe", name)
+    recipe: Recipe = validated(Recipe, {"name": Path(name).stem, **content}, f"recipe {name!r}")
+    return recipe
+
+
+class FinalRound(_Frozen):
+    """One round of successive halving among the best candidates.
+
+    Attributes:
+        keep: how many candidates enter, the best of the round before.
+        recipe: what each of them is fine-tuned with, from the uncompressed weights.
+    """
+
+    keep: int = Field(ge=1)
+    recipe: Recipe
+
+
+class SearchConfig(_Frozen):
+    """A search: network, data, target, budget, agent, recipes.
+
+    Attributes:
+        checkpoint: weights of the uncompressed network; ``public`` fetches the published ones,
+            None trains the network first.
+        latency_ratio: upper bound on latency relative to the unpruned int8 network.
+        size_ratio: upper bound on packed bytes relative to the float32 network.
+        max_drop: points of validation top-1 that may be lost; given, the search looks for the
+            cheapest policy that stays within it, otherwise for the most accurate one.
+        budget_margin: share of the budget that projection leaves free, because fine-tuning
+            changes the entropy of the codes a little.
+        budget_mode: ``hard`` projects every proposal onto the budget, ``soft`` punishes excess.
+        time_budget_s: stop proposing candidates after so many seconds of evaluation.
+        fixed_bits: every kernel has this width or 0 (fixed-precision mode).
+        search_images: validation images, augmented once, that rank candidates.
+        kl_weight: the reward is top-1 (0..1) minus this times the KL divergence in nats.
+    """
+
+    target: str = "edge-npu"
+    model: str = "resnet8"
+    data: str = "digits"
+    checkpoint: str | None = None
+    image_size: int | None = Field(default=None, ge=1)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    latency_ratio: float | None = Field(default=None, gt=0)
+    size_ratio: float | None = Field(default=None, gt=0)
+    max_drop: float | None = Field(default=None, ge=0)
+    budget_mode: Literal["hard", "soft"] = "hard"
+    budget_margin: float = Field(default=0.02, ge=0, lt=0.5)
+    episodes: int = Field(default=60, ge=1)
+    time_budget_s: float | None = Field(default=None, gt=0)
+    agent: str = "td3"
+    fixed_bits: int | None = Field(default=None, ge=2, le=8)
+    max_sparsity: float = Field(default=0.75, ge=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+    criterion: str = "taylor"
+    quantizer: QuantizerSpec = QuantizerSpec()
+    search_images: int = Field(default=1000, ge=1)
+    kl_weight: float = Field(default=0.1, ge=0)
+    validation_share: float = Field(default=0.1, gt=0, lt=0.5)
+    base: Recipe = Recipe(name="none")
+    candidate: Recipe = Recipe(name="none")
+    final: tuple[FinalRound, ...] = Field(default=(), min_length=1)
+
+    @model_validator(mode="after")
+    def _rounds_shrink(self) -> SearchConfig:
+        keeps = [stage.keep for stage in self.final]
+        if keeps != sorted(keeps, reverse=True):
+            raise ValueError(f"the rounds of `final` must keep fewer and fewer, got {keeps}")
+        return self
+
+
+def load_search_config(name: str, overrides: dict[str, Any]) -> SearchConfig:
+    """An experiment from ``configs/experiments`` or a YAML file, with ``overrides`` on top.
+
+    Recipes may be given by name (``candidate: psg-short``) or written out.
+    """
+    content = {**read_yaml("experiments", "config", name), **overrides}
+    for key in ("base", "candidate"):
+        if isinstance(content.get(key), str):
+            content[key] = load_recipe(content[key])
+    final = content.get("final", [])
+    if isinstance(final, list):
+        content["final"] = [
+            {**entry, "recipe": load_recipe(entry["recipe"])}
+            if isinstance(entry, dict) and isinstance(entry.get("recipe"), str)
+            else entry
+            for entry in final
+        ]
+    config: SearchConfig = validated(SearchConfig, content, f"config {name!r}")
+    return config

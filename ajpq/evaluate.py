@@ -1,0 +1,110 @@
+"""Measured quality and cost of one compressed network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from ajpq.packed import estimated_bytes, pack
+from ajpq.reference import prepare
+from hw_models.base import Target
+from hw_models.checks import checked_cost
+from hw_models.network import Network, bops, macs
+
+
+class Bops(BaseModel):
+    """Bit operations of one image in the three conventions of :func:`hw_models.network.bops`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    fl32: int
+    fl8: int
+    all: int
+
+
+class Costs(BaseModel):
+    """What a network costs; ``None`` where the target does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    latency_s: float | None
+    packed_bytes: int
+    flash_bytes: int | None
+    bops: Bops
+    macs: int
+
+
+class Metrics(Costs):
+    """Costs, and quality on validation images.
+
+    Attributes:
+        top1_val: percent of validation images classified right.
+        kl: mean KL divergence from the uncompressed network's predictions, nats per image.
+    """
+
+    top1_val: float
+    kl: float
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Normalised images ``[N, C, H, W]``, their labels ``[N]`` and, where it is known, what the
+    uncompressed network answers, ``[N, classes]``."""
+
+    images: Tensor
+    labels: Tensor
+    float_logits: Tensor | None = None
+
+
+def reference_logits(network: Network, images: Tensor, batch_size: int = 500) -> Tensor:
+    """Logits ``[N, classes]`` of the exact integer reference."""
+    run = prepare(network)
+    with torch.no_grad():
+        return torch.cat([run(part) for part in images.split(batch_size)])
+
+
+def top1(logits: Tensor, labels: Tensor) -> float:
+    """Percent of rows whose largest logit is the label's."""
+    return 100.0 * float((logits.argmax(1) == labels).double().mean())
+
+
+def kl_divergence(wanted_logits: Tensor, logits: Tensor) -> float:
+    """Mean ``KL(wanted || got)`` over images, in nats."""
+    return float(
+        F.kl_div(
+            F.log_softmax(logits.double(), dim=1),
+            F.log_softmax(wanted_logits.double(), dim=1),
+            log_target=True,
+            reduction="batchmean",
+        )
+    )
+
+
+def costs_in_loop(network: Network, target: Target) -> Costs:
+    """Costs with the packed size estimated from histogram entropies (core of the search)."""
+    return _costs(network, target, estimated_bytes(network))
+
+
+def exact_costs(network: Network, target: Target) -> Costs:
+    """Costs with the packed size taken from the packed file itself."""
+    return _costs(network, target, len(pack(network)))
+
+
+def _costs(network: Network, target: Target, packed_bytes: int) -> Costs:
+    cost = checked_cost(target, network)
+    return Costs(
+        latency_s=cost.latency_s,
+        packed_bytes=packed_bytes,
+        flash_bytes=cost.flash_bytes,
+        bops=Bops(**bops(network)),
+        macs=macs(network),
+    )
+
+
+def measured(costs: Costs, network: Network, sample: Images) -> Metrics:
+    """Join costs with the quality of ``network`` on ``sample``."""
+    logits = reference_logits(network, sample.images)
+    kl = 0.0 if sample.float_logits is None else kl_divergence(sample.float_logits, logits)
+    return Metrics(**costs.model_dump(), top1_val=top1(logits, sample.labels), kl=kl)

@@ -1,0 +1,33 @@
+"""Formats that a compressed network can be written in. One file per format, one line each here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ajpq.exporters.onnx_file import export_onnx
+from ajpq.exporters.packed_file import export_packed
+from ajpq.exporters.policy_file import export_policy
+from ajpq.policy import CompressionPolicy
+from hw_models.errors import UnknownNameError
+from hw_models.network import Network
+
+Exporter = Callable[[Network, CompressionPolicy, Path], Path]
+"""Writes its file into an existing folder and returns the file's path."""
+
+EXPORTERS: Mapping[str, Exporter] = {
+    "policy": export_policy,
+    "onnx": export_onnx,
+    "packed": export_packed,
+}
+
+
+def exporter(name: str) -> Exporter:
+    """The exporter of a format.
+
+    Raises:
+        UnknownNameError: no such format.
+    """
+    if name not in EXPORTERS:
+        raise UnknownNameError("format", name, EXPORTERS)
+    return EXPORTERS[name]

@@ -1,0 +1,100 @@
+"""Operators with weights as ONNX nodes: conv, linear and affine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ajpq.exporters.onnx_graph import GraphBuilder, is_real
+from hw_models.network import FLOAT_BITS, Edge, Operator, Weights
+
+_LARGEST_BIAS = float(1 << 30)
+
+
+def add_layer(graph: GraphBuilder, op: Operator, source: Edge, tensor: str) -> str:
+    """Real values of the layer before its activation."""
+    assert op.weights is not None
+    image = graph.real(tensor, source)
+    if op.kind == "linear":
+        weight, bias = _parameters(graph, op.weights, source, outputs_last=True)
+        return graph.node("Gemm", [image, weight, bias])
+    if op.kind == "affine" and len(source.shape) == 1:
+        return _vector_affine(graph, op.weights, image)
+    weight, bias = _parameters(graph, op.weights, source, outputs_last=False)
+    return graph.node("Conv", [image, weight, bias], **_geometry(op))
+
+
+def _geometry(op: Operator) -> dict[str, Any]:
+    """Attributes of Conv; an affine is a depthwise convolution with a kernel of one pixel."""
+    assert op.weights is not None
+    kernel = list(op.weights.codes.shape[2:])
+    if op.kind == "affine":
+        return {"kernel_shape": kernel, "group": len(op.weights.bits)}
+    attributes = op.attributes
+    return {
+        "kernel_shape": kernel,
+        "strides": list(attributes["stride"]),
+        "pads": list(attributes["padding"]) * 2,
+        "dilations": list(attributes["dilation"]),
+        "group": int(attributes["groups"]),
+    }
+
+
+def _vector_affine(graph: GraphBuilder, weights: Weights, image: str) -> str:
+    factor = weights.codes.reshape(-1).astype(np.float32) * weights.scales
+    scaled = graph.node("Mul", [image, graph.constant(factor)])
+    return graph.node("Add", [scaled, graph.constant(weights.bias)])
+
+
+def _parameters(
+    graph: GraphBuilder, weights: Weights, source: Edge, *, outputs_last: bool
+) -> tuple[str, str]:
+    """Tensors of weight and bias; ``outputs_last`` transposes ``[O, I]`` to ``[I, O]``."""
+    codes, scales, fits = _positive_scales(weights, source)
+    # Real inputs get real weights: from a DequantizeLinear, ONNX Runtime would make a MatMulNBits,
+    # which quantizes its input on the way.
+    if is_real(source) or FLOAT_BITS in weights.bits or not fits:
+        rows = weights.scales.reshape(-1, *[1] * (weights.codes.ndim - 1))
+        real = weights.codes.astype(np.float32) * rows
+        real = real.T if outputs_last else real
+        return graph.constant(real), graph.constant(weights.bias)
+    stored = (codes + 128).astype(np.uint8)
+    stored = stored.T if outputs_last else stored
+    zeros = graph.constant(np.full(len(scales), 128, dtype=np.uint8))
+    weight = graph.node(
+        "DequantizeLinear",
+        [graph.constant(stored), graph.constant(scales), zeros],
+        axis=int(outputs_last),
+    )
+    return weight, _bias(graph, weights.bias, scales, source)
+
+
+def _bias(graph: GraphBuilder, bias: np.ndarray, scales: np.ndarray, source: Edge) -> str:
+    steps = np.float32(source.scale) * scales
+    codes = graph.constant(np.rint(bias.astype(np.float64) / steps).astype(np.int32))
+    zeros = graph.constant(np.zeros(len(scales), dtype=np.int32))
+    return graph.node("DequantizeLinear", [codes, graph.constant(steps), zeros], axis=0)
+
+
+def _positive_scales(weights: Weights, source: Edge) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Rows as ONNX can hold them: positive scales, and steps that suit an int32 bias.
+
+    A negative scale turns the signs of its codes. The bias is counted in steps of the row, so the
+    steps of a narrow row are split (4-bit codes times 18, scale over 18): the bias keeps its
+    precision. A step that is zero or tiny next to the bias grows instead; what its codes lose is
+    below 2**-7 of the bias, less than one output step.
+
+    Returns:
+        int64 codes, ``[O]`` float32 scales > 0, and whether the codes fit int8.
+    """
+    rows = (-1, *[1] * (weights.codes.ndim - 1))
+    largest = np.abs(weights.codes.reshape(len(weights.bits), -1).astype(np.float64)).max(1)
+    split = np.maximum(127 // np.maximum(largest, 1), 1)
+    scales = np.abs(weights.scales) / split
+    least = np.abs(weights.bias) / (source.scale * _LARGEST_BIAS)
+    steps = np.maximum(scales, least)
+    steps[steps == 0] = 1
+    factor = np.sign(weights.scales) * split * scales / steps
+    codes = np.rint(weights.codes * factor.reshape(rows)).astype(np.int64)
+    return codes, steps.astype(np.float32), bool(codes.min() >= -128 and codes.max() <= 127)

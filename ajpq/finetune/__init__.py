@@ -1,0 +1,1 @@
+"""Fine-tuning: recipes, position-based scaled gradients, distillation, the training loop."""

@@ -1,0 +1,94 @@
+"""Recipes: fine-tuning schedules as validated data, read from ``configs/recipes/*.yaml``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Mode = Literal["float", "psg", "straight_through"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Distillation(_Frozen):
+    """Imitate the uncompressed network (Hinton et al., arXiv 1503.02531).
+
+    The loss is ``weight * T**2 * KL(teacher || student) + (1 - weight) * cross entropy``.
+    """
+
+    weight: float = Field(default=1.0, ge=0, le=1)
+    temperature: float = Field(default=3.0, gt=0)
+
+
+class PSGSettings(_Frozen):
+    """Strength and form of the gradient scaling, see :mod:`ajpq.finetune.psg`."""
+
+    lambda_s: float = Field(default=150.0, gt=0)
+    eps: float = Field(default=1e-4, ge=0)
+    scaling: Literal["separable", "normalised"] = "separable"
+    form: Literal["multi_target", "sparse"] = "multi_target"
+
+
+class Stage(_Frozen):
+    """One uninterrupted training with a cosine learning rate.
+
+    Attributes:
+        mode: ``float`` trains the plain network, ``psg`` trains the full-precision weights
+            towards their grids, ``straight_through`` trains the compressed network itself.
+        epochs, steps: length; exactly one of them. A step is one batch.
+        learning_rate: at the start, after ``warmup_steps`` linear steps; falls to zero.
+    """
+
+    mode: Mode
+    epochs: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = Field(default=0.01, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(default=1e-4, ge=0)
+    psg: PSGSettings = PSGSettings()
+    distillation: Distillation | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Stage:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"give either epochs or steps, got {self.epochs=}, {self.steps=}")
+        return self
+
+    def total_steps(self, train_images: int) -> int:
+        """Optimizer steps of the whole stage; a trailing partial batch is not trained on."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return self.epochs * self.steps_per_epoch(train_images)
+
+    def steps_per_epoch(self, train_images: int) -> int:
+        """Full batches in one pass over the training images, at least one."""
+        return max(train_images // self.batch_size, 1)
+
+
+class Calibration(_Frozen):
+    """How the compressed mode gets its own BatchNorm statistics and activation ranges."""
+
+    batchnorm_batches: int = Field(default=8, ge=0)
+    range_batches: int = Field(default=2, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+
+
+class Recipe(_Frozen):
+    """Stages in order, then the calibration of the compressed mode."""
+
+    name: str
+    stages: tuple[Stage, ...] = ()
+    calibration: Calibration = Calibration()
+
+    @property
+    def keeps_full_precision(self) -> bool:
+        """Does one set of weights serve both modes at the end?"""
+        return all(stage.mode != "straight_through" for stage in self.stages)

@@ -1,0 +1,231 @@
+"""The training loop of one stage: a pure function from weights to weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ajpq.compressed import State, compressed_view, fit_scales, quantize_edges
+from ajpq.finetune.precision import training_precision
+from ajpq.finetune.psg import PSGD, TargetPoints, grid_target, zero_target
+from ajpq.finetune.recipe import Distillation, Stage
+from ajpq.graph.execute import batch_statistics, execute, frozen_batchnorm
+from ajpq.graph.structure import Graph, layers
+from ajpq.quantizers import Quantizer
+from hw_models.network import Edge
+
+Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+"""Epoch number -> its batches, images ``[B, C, H, W]`` float32 and labels ``[B]``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """What ``psg`` and ``straight_through`` stages train towards."""
+
+    bits: Mapping[str, Tensor]
+    quantizer: Quantizer
+    grids: Mapping[str, Edge]
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Everything that the rest of a stage depends on, at an epoch boundary."""
+
+    epoch: int
+    state: State
+    optimizer: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class StageInputs:
+    """What a stage trains, on what, and towards what.
+
+    Attributes:
+        goal: None for ``float`` stages.
+        teacher: weights of the uncompressed network, for distillation.
+    """
+
+    graph: Graph
+    batches: Batches
+    steps_per_epoch: int
+    goal: Goal | None = None
+    teacher: State | None = None
+
+
+def run_stage(
+    stage: Stage,
+    inputs: StageInputs,
+    state: State,
+    *,
+    total_steps: int,
+    resume: Snapshot | None = None,
+    on_epoch: Callable[[Snapshot], None] = lambda snapshot: None,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> dict[str, Tensor]:
+    """Train and return the new state; ``state`` is left as it was.
+
+    Args:
+        total_steps: optimizer steps of the whole stage.
+        resume: continue after this epoch; the result equals that of an uninterrupted run.
+        on_epoch: called with a snapshot after every full epoch.
+        on_step: called after every step with its number from 1 and its loss.
+    """
+    start = resume.state if resume is not None else state
+    leaves = _trainable(start)
+    buffers = {name: value.clone() for name, value in start.items() if name not in leaves}
+    optimizer = _optimizer(stage, inputs, leaves)
+    first_epoch = 0
+    if resume is not None:
+        optimizer.load_state_dict(resume.optimizer)
+        first_epoch = resume.epoch
+    step = first_epoch * inputs.steps_per_epoch
+    loss_of = _loss_function(stage, inputs)
+    epoch = first_epoch
+    while step < total_steps:
+        scales = _refit(inputs, leaves, optimizer, stage)
+        for batch, labels in inputs.batches(epoch):
+            images = _channels_last(batch)
+            _set_learning_rate(optimizer, stage, step, total_steps)
+            loss = loss_of({**leaves, **buffers}, scales, images, labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            step += 1
+            on_step(step, float(loss.detach()))
+            if step == total_steps:
+                break
+        epoch += 1
+        on_epoch(Snapshot(epoch, _detached({**leaves, **buffers}), optimizer.state_dict()))
+    return _detached({**leaves, **buffers})
+
+
+def _trainable(state: State) -> dict[str, Tensor]:
+    """Copies that take gradients, convolution weights in channels_last, which is the faster."""
+    return {
+        name: _channels_last(value.detach().clone()).requires_grad_()
+        for name, value in state.items()
+        if value.is_floating_point() and not name.endswith(("running_mean", "running_var"))
+    }
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+
+
+def _detached(state: State) -> dict[str, Tensor]:
+    return {name: value.detach().clone().contiguous() for name, value in state.items()}
+
+
+def _optimizer(stage: Stage, inputs: StageInputs, leaves: Mapping[str, Tensor]) -> Optimizer:
+    parameters = list(leaves.values())
+    inner: Optimizer
+    if stage.optimizer == "sgd":
+        inner = torch.optim.SGD(
+            parameters,
+            lr=stage.learning_rate,
+            momentum=stage.momentum,
+            nesterov=stage.nesterov and stage.momentum > 0,
+            weight_decay=stage.weight_decay,
+            foreach=True,
+        )
+    else:
+        inner = torch.optim.AdamW(
+            parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, foreach=True
+        )
+    if stage.mode != "psg":
+        return inner
+    settings = stage.psg
+    return PSGD(
+        inner, {}, lambda_s=settings.lambda_s, eps=settings.eps, scaling=settings.scaling
+    )
+
+
+def _refit(
+    inputs: StageInputs, leaves: Mapping[str, Tensor], optimizer: Optimizer, stage: Stage
+) -> dict[str, Tensor]:
+    """Fit the grids to the present weights, once an epoch, and point PSG at them."""
+    if inputs.goal is None:
+        return {}
+    goal = inputs.goal
+    scales = fit_scales(inputs.graph, leaves, goal.bits, goal.quantizer)
+    if isinstance(optimizer, PSGD):
+        optimizer.targets = _psg_targets(inputs.graph, leaves, goal, scales, stage)
+    return scales
+
+
+def _psg_targets(
+    graph: Graph,
+    leaves: Mapping[str, Tensor],
+    goal: Goal,
+    scales: Mapping[str, Tensor],
+    stage: Stage,
+) -> dict[Tensor, TargetPoints]:
+    targets = {}
+    for layer in layers(graph):
+        weight = leaves[layer.node.parameters["weight"]]
+        if stage.psg.form == "sparse":
+            targets[weight] = zero_target
+        else:
+            targets[weight] = grid_target(
+                goal.bits[layer.name], scales[layer.name], goal.quantizer
+            )
+    return targets
+
+
+def _loss_function(
+    stage: Stage, inputs: StageInputs
+) -> Callable[[State, Mapping[str, Tensor], Tensor, Tensor], Tensor]:
+    graph, goal, teacher = inputs.graph, inputs.goal, inputs.teacher
+    if stage.mode == "straight_through" and goal is None:
+        raise ValueError("a straight_through stage needs a goal")
+
+    def logits_of(state: State, scales: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        if stage.mode != "straight_through" or goal is None:
+            return execute(graph, state, images, batchnorm=batch_statistics)
+        view = compressed_view(graph, state, goal.bits, scales, goal.quantizer)
+        edge = quantize_edges(goal.grids)
+        return execute(graph, view, images, edge=edge, batchnorm=batch_statistics)
+
+    def loss_of(
+        state: State, scales: Mapping[str, Tensor], images: Tensor, labels: Tensor
+    ) -> Tensor:
+        with training_precision():
+            logits = logits_of(state, scales, images).float()
+            if stage.distillation is None or teacher is None:
+                return F.cross_entropy(logits, labels)
+            with torch.no_grad():
+                wanted = execute(graph, teacher, images, batchnorm=frozen_batchnorm).float()
+        return distillation_loss(logits, wanted, labels, stage.distillation)
+
+    return loss_of
+
+
+def distillation_loss(
+    logits: Tensor, teacher_logits: Tensor, labels: Tensor, settings: Distillation
+) -> Tensor:
+    """Hinton's loss, arXiv 1503.02531: soft targets at a temperature, and the labels."""
+    t = settings.temperature
+    soft = F.kl_div(
+        F.log_softmax(logits / t, dim=1),
+        F.log_softmax(teacher_logits / t, dim=1),
+        log_target=True,
+        reduction="batchmean",
+    )
+    loss = settings.weight * t * t * soft
+    if settings.weight < 1:
+        loss = loss + (1 - settings.weight) * F.cross_entropy(logits, labels)
+    return loss
+
+
+def _set_learning_rate(optimizer: Optimizer, stage: Stage, step: int, total: int) -> None:
+    warm = min(1.0, (step + 1) / stage.warmup_steps) if stage.warmup_steps else 1.0
+    rate = stage.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / total))
+    for group in optimizer.param_groups:
+        group["lr"] = rate

@@ -1,0 +1,1 @@
+"""A network as operators and channels: traced from a module, analysed, executed."""

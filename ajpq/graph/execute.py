@@ -1,0 +1,198 @@
+"""Run a graph: plain, for calibration, with fake quantization, or for training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ajpq.graph.structure import LAYER_KINDS, Graph, Node, layers
+
+Tensors = Mapping[str, Tensor]
+Hook = Callable[[str, Tensor], Tensor]
+BatchNorm = Callable[[Node, Tensor, Tensors], Tensor]
+
+_MOST_SLICES = 8  # one gather is faster than many slices
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hardswish": F.hardswish,
+    "hardsigmoid": F.hardsigmoid,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+}
+
+
+def unchanged(name: str, value: Tensor) -> Tensor:
+    """The hook that does nothing."""
+    return value
+
+
+def frozen_batchnorm(node: Node, x: Tensor, tensors: Tensors) -> Tensor:
+    """Normalise with the running statistics."""
+    mean, var = (tensors[node.parameters[role]] for role in ("running_mean", "running_var"))
+    return F.batch_norm(x, mean, var, *_affine(node, tensors), False, 0.0, node.attributes["eps"])
+
+
+def batch_statistics(node: Node, x: Tensor, tensors: Tensors) -> Tensor:
+    """Normalise with the statistics of the batch and move the running ones in place."""
+    mean, var = (tensors[node.parameters[role]] for role in ("running_mean", "running_var"))
+    momentum, eps = node.attributes["momentum"], node.attributes["eps"]
+    return F.batch_norm(x, mean, var, *_affine(node, tensors), True, momentum, eps)
+
+
+def _affine(node: Node, tensors: Tensors) -> tuple[Tensor | None, Tensor | None]:
+    return tensors.get(role_name(node, "weight")), tensors.get(role_name(node, "bias"))
+
+
+def role_name(node: Node, role: str) -> str:
+    """Name of a node's tensor; one that the module lacks gets the name it would have."""
+    return node.parameters.get(role, f"{node.name}.{role}")
+
+
+def execute(
+    graph: Graph,
+    tensors: Tensors,
+    images: Tensor,
+    *,
+    weight: Hook = unchanged,
+    edge: Hook = unchanged,
+    batchnorm: BatchNorm = frozen_batchnorm,
+) -> Tensor:
+    """Run the network; differentiable in ``tensors`` and ``images``.
+
+    Args:
+        tensors: names as in ``model.state_dict()``.
+        images: ``[N, C, H, W]``.
+        weight: maps the weight of each layer (by layer name) before it is used.
+        edge: maps the value of each edge in ``quantized_edges(graph)``, the input included.
+        batchnorm: :func:`frozen_batchnorm` or :func:`batch_statistics`.
+
+    Returns:
+        Logits ``[N, classes]``.
+    """
+    values = {graph.input: images}
+    if graph.input in graph.code_edges:
+        values[graph.input] = edge(graph.input, images)
+    for node in graph.nodes:
+        inputs = [values[name] for name in node.inputs]
+        if node.kind in LAYER_KINDS:
+            rows = weight(node.name, tensors[node.parameters["weight"]])
+            result = _layer(node, inputs[0], rows, tensors)
+        elif node.kind == "batchnorm":
+            result = batchnorm(node, inputs[0], tensors)
+        else:
+            result = _OPERATIONS[node.kind](node, inputs)
+        values[node.output] = edge(node.output, result) if _has_codes(graph, node) else result
+    return values[graph.output]
+
+
+def _has_codes(graph: Graph, node: Node) -> bool:
+    return node.output in graph.code_edges
+
+
+def _layer(node: Node, x: Tensor, weight: Tensor, tensors: Tensors) -> Tensor:
+    bias = tensors.get(role_name(node, "bias"))
+    if node.kind == "linear":
+        return F.linear(x, weight, bias)
+    a = node.attributes
+    return F.conv2d(x, weight, bias, a["stride"], a["padding"], a["dilation"], a["groups"])
+
+
+def _add(node: Node, inputs: list[Tensor]) -> Tensor:
+    return inputs[0] + inputs[1]
+
+
+def _mul(node: Node, inputs: list[Tensor]) -> Tensor:
+    return inputs[0] * like_space(inputs[1], inputs[0])
+
+
+def like_space(gate: Tensor, x: Tensor) -> Tensor:
+    """``[N, C]`` to ``[N, C, 1, 1]`` where ``x`` has space."""
+    return gate[:, :, None, None] if gate.dim() < x.dim() else gate
+
+
+def _select(node: Node, inputs: list[Tensor]) -> Tensor:
+    return take_channels(inputs[0], node.attributes["index"])
+
+
+def take_channels(x: Tensor, index: tuple[int, ...]) -> Tensor:
+    """Channels of ``x`` by index, zeros for -1; runs of neighbours are one slice each."""
+    runs = _runs(index)
+    if len(runs) > _MOST_SLICES:
+        zero_last = F.pad(x, (0, 0) * (x.dim() - 2) + (0, 1)) if -1 in index else x
+        return zero_last[:, list(index)]
+    parts = [
+        x[:, first : first + count] if first >= 0 else x.new_zeros(len(x), count, *x.shape[2:])
+        for first, count in runs
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _runs(index: tuple[int, ...]) -> list[tuple[int, int]]:
+    """``(first, count)`` of the stretches of neighbours, or of -1s."""
+    runs: list[tuple[int, int]] = []
+    for channel in index:
+        first, count = runs[-1] if runs else (-2, 0)
+        if channel == (first + count if first >= 0 else first):
+            runs[-1] = (first, count + 1)
+        else:
+            runs.append((channel, 1))
+    return runs
+
+
+def _subsample(node: Node, inputs: list[Tensor]) -> Tensor:
+    rows, columns = node.attributes["stride"]
+    return inputs[0][:, :, ::rows, ::columns]
+
+
+def _maxpool(node: Node, inputs: list[Tensor]) -> Tensor:
+    a = node.attributes
+    return F.max_pool2d(inputs[0], a["kernel"], a["stride"], a["padding"], ceil_mode=a["ceil_mode"])
+
+
+def _avgpool(node: Node, inputs: list[Tensor]) -> Tensor:
+    a = node.attributes
+    return F.avg_pool2d(
+        inputs[0], a["kernel"], a["stride"], a["padding"], a["ceil_mode"], a["count_include_pad"]
+    )
+
+
+_OPERATIONS: dict[str, Callable[[Node, list[Tensor]], Tensor]] = {
+    "activation": lambda node, x: ACTIVATIONS[node.attributes["function"]](x[0]),
+    "add": _add,
+    "mul": _mul,
+    "concat": lambda node, x: torch.cat(x, 1),
+    "select": _select,
+    "subsample": _subsample,
+    "pad": lambda node, x: F.pad(x[0], node.attributes["padding"]),
+    "maxpool": _maxpool,
+    "avgpool": _avgpool,
+    "globalavgpool": lambda node, x: x[0].mean((2, 3), keepdim=True),
+    "flatten": lambda node, x: x[0].flatten(1),
+}
+
+
+def mask_pruned(graph: Graph, tensors: Tensors, live: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with which pruned channels are exactly zero in front of the activation.
+
+    Zero weights alone leave the offset of a BatchNorm behind, so its factor and offset (or the
+    layer's own bias) are multiplied by the mask. Differentiable.
+
+    Args:
+        live: layer name to ``[O]``, 1 for a living channel and 0 for a pruned one.
+    """
+    masked = dict(tensors)
+    for layer in layers(graph):
+        owner = layer.batchnorm or layer.node
+        mask = live[layer.name]
+        if layer.batchnorm is not None:
+            factor = role_name(owner, "weight")
+            masked[factor] = tensors[factor] * mask if factor in tensors else mask
+        offset = role_name(owner, "bias")
+        if offset in tensors:
+            masked[offset] = tensors[offset] * mask
+    return masked

@@ -1,0 +1,79 @@
+"""Layers that a policy must not empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ajpq.graph.channels import (
+    Masks,
+    keeps_zero,
+    kept_channels,
+    needed_channels,
+    without_live_rows,
+    zero_channels,
+)
+from ajpq.graph.structure import LAYER_KINDS, Graph, Node, layers
+from hw_models.errors import AjpqError
+
+
+def illegal_layers(graph: Graph, pruned: Masks) -> tuple[str, ...]:
+    """The layers that a policy leaves without a live row, or without a live input channel.
+
+    A layer may lose all its rows only behind a residual bypass: every path from it either meets an
+    ``add`` whose other side lives, or ends in a layer that has no living row itself.
+
+    Args:
+        pruned: layer name to ``[O]`` bool; a layer that is missing is not pruned at all.
+
+    Returns:
+        Names in execution order, so that the first is the cause of the others.
+    """
+    kept = kept_channels(graph, pruned)
+    gone = without_live_rows(graph, pruned, kept)
+    zero = zero_channels(graph, gone)
+    needed = needed_channels(graph, gone, zero, kept)
+    bypassed = partial(_is_bypassed, graph, gone, zero, needed)
+    illegal = []
+    for layer in layers(graph):
+        if gone[layer.name].all():
+            lawful = bypassed((layer.batchnorm or layer.node).output)
+        else:
+            lawful = not zero[layer.node.inputs[0]].all()
+        if not lawful:
+            illegal.append(layer.name)
+    return tuple(illegal)
+
+
+def check_legal(graph: Graph, pruned: Masks) -> None:
+    """Refuse a policy that cuts the network apart.
+
+    Raises:
+        AjpqError: naming the first layer of :func:`illegal_layers`.
+    """
+    illegal = illegal_layers(graph, pruned)
+    if illegal:
+        raise AjpqError(
+            f"layer {illegal[0]!r} would have no live channel, and no residual addition bypasses it"
+        )
+
+
+def _is_bypassed(graph: Graph, pruned: Masks, zero: Masks, needed: Masks, edge: str) -> bool:
+    if not needed[edge].any():
+        return True
+    again = partial(_is_bypassed, graph, pruned, zero, needed)
+    readers = graph.consumers[edge]
+    return edge != graph.output and all(
+        _survives(node, edge, pruned, zero, again) for node in readers
+    )
+
+
+def _survives(
+    node: Node, edge: str, pruned: Masks, zero: Masks, again: Callable[[str], bool]
+) -> bool:
+    """Whether a reader still does its work when ``edge`` is all zero."""
+    if node.kind in LAYER_KINDS:
+        return bool(pruned[node.name].all())
+    if node.kind == "add" and not all(zero[other].all() for other in node.inputs):
+        return True
+    return node.kind != "concat" and keeps_zero(node) and again(node.output)

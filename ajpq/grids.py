@@ -1,0 +1,124 @@
+"""The grid of every edge (width, sign, scale), shared by the reference and by fake quantization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ajpq.graph.structure import GRID_PRESERVING, LAYER_KINDS, Fusion, Graph
+from ajpq.policy import CompressionPolicy
+from hw_models.network import FLOAT_BITS, Edge
+
+INPUT_BITS = 8
+_DEFAULT_BITS = 8  # for edges that only lead to the logits
+
+
+@dataclass(frozen=True)
+class ActivationRange:
+    """What calibration found on an edge.
+
+    Attributes:
+        maximum: the largest absolute real value that a code must represent.
+        signed: whether negative values occur.
+    """
+
+    maximum: float
+    signed: bool
+
+
+def edge_grids(
+    graph: Graph, policy: CompressionPolicy, ranges: Mapping[str, ActivationRange]
+) -> dict[str, Edge]:
+    """Width, sign and scale of every edge between the operators.
+
+    A layer's ``activation_bits`` is the width of the edge that it reads. An edge takes the largest
+    width that its readers want; an operator that is no layer wants the width of its own output.
+    Edges that share a grid are unified: largest width, signed if one is, largest maximum.
+
+    Args:
+        ranges: covers ``quantized_edges(graph)``; a maximum of zero counts as one.
+
+    Returns:
+        Edge name to :class:`Edge` with the shape before any channel is removed. The logits (and
+        what shares their grid) are real: 32 bits.
+    """
+    widths = _widths(graph, policy)
+    found: dict[int, ActivationRange] = {}
+    for edge in graph.code_edges:
+        number, own = graph.grid_sets[edge], ranges[edge]
+        other = found.get(number, own)
+        found[number] = ActivationRange(max(own.maximum, other.maximum), own.signed or other.signed)
+    return {
+        edge: _edge(edge, graph.shapes[edge], widths[number], found.get(number))
+        for edge, number in graph.grid_sets.items()
+    }
+
+
+def _edge(name: str, shape: tuple[int, ...], bits: int, found: ActivationRange | None) -> Edge:
+    if bits == FLOAT_BITS or found is None:
+        return Edge(name, shape)
+    top = Edge(name, shape, bits, found.signed).code_range[1]
+    # the reference computes with this very float32
+    scale = float(np.float32((found.maximum or 1.0) / top))
+    return Edge(name, shape, bits, found.signed, scale)
+
+
+def _widths(graph: Graph, policy: CompressionPolicy) -> dict[int, int]:
+    """Width of every grid set: the smallest solution of the wishes, found by iterating upwards."""
+    sets = graph.grid_sets
+    real = sets[graph.output]
+    least = dict.fromkeys(sets.values(), 0)
+    least[sets[graph.input]] = INPUT_BITS
+    while True:
+        wider = dict(least)
+        for fusion in graph.fusions:
+            for edge in fusion.node.inputs:
+                wish = _wish(graph, fusion, policy, wider)
+                wider[sets[edge]] = max(wider[sets[edge]], wish)
+        wider[real] = FLOAT_BITS
+        if sets[graph.input] != real and wider[sets[graph.input]] != FLOAT_BITS:
+            wider[sets[graph.input]] = INPUT_BITS
+        if wider == least:
+            return least
+        least = wider
+
+
+def _wish(
+    graph: Graph, fusion: Fusion, policy: CompressionPolicy, widths: Mapping[int, int]
+) -> int:
+    if fusion.node.kind in LAYER_KINDS:
+        return policy.layers[fusion.node.name].activation_bits
+    number = graph.grid_sets[fusion.output]
+    preserving = fusion.node.kind in GRID_PRESERVING
+    if number == graph.grid_sets[graph.output]:
+        return FLOAT_BITS if preserving else _DEFAULT_BITS
+    return widths[number]
+
+
+def fake_quantize(x: Tensor, bits: int, signed: bool, scale: float) -> Tensor:
+    """Round to the grid in the forward pass; the gradient is 1 inside its range and 0 outside.
+
+    Gives ``scale * code`` with the codes of the reference simulation (Bengio et al. 2013,
+    straight-through estimator).
+    """
+    if bits == FLOAT_BITS:
+        return x
+    low, high = Edge("", (), bits, signed).code_range
+    steps = (x / scale).clamp(low, high)
+    return (steps + (steps.round() - steps).detach()) * scale
+
+
+def quantize_edge(x: Tensor, edge: Edge) -> Tensor:
+    """Real values to codes, kept as float32; :func:`fake_quantize` without the way back.
+
+    Works in place on ``x``.
+    """
+    if edge.bits == FLOAT_BITS:
+        return x
+    low, high = edge.code_range
+    scale = torch.tensor(edge.scale, dtype=torch.float32)
+    return x.div_(scale).round_().clamp_(low, high)

@@ -1,0 +1,97 @@
+"""Entropy coding of the codes: one ANS stream for the whole file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+
+import numpy as np
+from constriction import stream
+
+from ajpq.packed import histograms
+from ajpq.packed.histograms import LARGEST_LEVEL, VARIANTS, Model
+from hw_models.errors import AjpqError
+
+Group = tuple[int, np.ndarray]
+"""Width, and the int8 codes of all rows of this width in one layer, in order."""
+
+
+def count_codes(bits: int, codes: np.ndarray) -> np.ndarray:
+    """``[2**bits]`` how often each code occurs, the most negative one first."""
+    counts = np.bincount(codes.reshape(-1).view(np.uint8), minlength=256)
+    half = 2 ** (bits - 1)
+    return np.concatenate([counts[256 - half :], counts[:half]])
+
+
+def _fitted(groups: Iterable[Group]) -> tuple[float, list[Model]]:
+    """Bits of the whole stream, and one model per group; equal widths are fitted together."""
+    groups = list(groups)
+    models: list[Model | None] = [None] * len(groups)
+    total = 0.0
+    for bits in sorted({bits for bits, _ in groups}):
+        places = [place for place, group in enumerate(groups) if group[0] == bits]
+        counts = np.stack([count_codes(bits, groups[place][1]) for place in places])
+        costs, fitted = histograms.fit(counts, bits)
+        total += float(costs.sum())
+        for place, model in zip(places, fitted, strict=True):
+            models[place] = model
+    return total, [model for model in models if model is not None]
+
+
+def estimated_stream_bytes(groups: Iterable[Group]) -> int:
+    """Bytes that :func:`encode` will need, from histograms alone."""
+    bits, _ = _fitted(groups)
+    return 4 * round(bits / 32 + 1) if bits else 0  # the coder ends with about one spare word
+
+
+@cache
+def _step_coder() -> stream.model.Categorical:
+    return stream.model.Categorical(histograms.step_probabilities(), perfect=False)
+
+
+def _code_coder(model: Model) -> stream.model.Categorical:
+    table = histograms.probabilities(model.levels, model.bits, model.variant)
+    return stream.model.Categorical(table, perfect=False)
+
+
+def encode(groups: Iterable[Group]) -> bytes:
+    """Models and codes of all groups as little-endian words."""
+    groups = list(groups)
+    _, models = _fitted(groups)
+    coder = stream.stack.AnsCoder()
+    for (bits, codes), model in reversed(list(zip(groups, models, strict=True))):
+        symbols = codes.reshape(-1).astype(np.int32) + 2 ** (bits - 1)
+        coder.encode_reverse(symbols, _code_coder(model))
+        steps = histograms.level_steps(model.levels).astype(np.int32)
+        coder.encode_reverse(steps, _step_coder())
+        coder.encode_reverse(model.variant, stream.model.Uniform(len(VARIANTS)))
+    return coder.get_compressed().astype("<u4").tobytes()
+
+
+def decode(data: bytes, sizes: Iterable[tuple[int, int]]) -> list[np.ndarray]:
+    """Inverse of :func:`encode`.
+
+    Args:
+        sizes: width and number of codes of every group.
+
+    Raises:
+        AjpqError: the stream does not belong to these groups.
+    """
+    try:
+        coder = stream.stack.AnsCoder(np.frombuffer(data, "<u4").astype(np.uint32))
+    except ValueError as error:
+        raise AjpqError(f"the packed file is damaged: {error}") from error
+    found = [_decode_group(coder, bits, count) for bits, count in sizes]
+    if not coder.is_empty():
+        raise AjpqError("the packed file is damaged: codes are left over")
+    return found
+
+
+def _decode_group(coder: stream.stack.AnsCoder, bits: int, count: int) -> np.ndarray:
+    variant = int(coder.decode(stream.model.Uniform(len(VARIANTS))))
+    steps = coder.decode(_step_coder(), histograms.bucket_count(bits, variant))
+    levels = histograms.levels_of_steps(steps)
+    if levels.min() < 0 or levels.max() > LARGEST_LEVEL:
+        raise AjpqError("the packed file is damaged: a histogram is impossible")
+    symbols = coder.decode(_code_coder(Model(bits, variant, levels)), count)
+    return (symbols - 2 ** (bits - 1)).astype(np.int8)

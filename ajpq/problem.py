@@ -1,0 +1,212 @@
+"""The compression problem: one trained network, its data, one target, one way to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ajpq import data as ajpq_data
+from ajpq.apply import apply_policy
+from ajpq.calibration import activation_ranges, recalibrate_batchnorm
+from ajpq.compressed import (
+    CompressedWeights,
+    State,
+    batchnorm_buffers,
+    compressed_view,
+    fit_scales,
+    quantize_edges,
+    weight_bits,
+)
+from ajpq.evaluate import Images
+from ajpq.finetune.recipe import Recipe
+from ajpq.finetune.training import Goal, Snapshot, StageInputs, run_stage
+from ajpq.graph.execute import execute, frozen_batchnorm
+from ajpq.graph.structure import Graph, layers
+from ajpq.grids import ActivationRange, edge_grids
+from ajpq.policy import CompressionPolicy, QuantizerSpec, uniform_policy
+from ajpq.quantizers import make_quantizer
+from hw_models.base import Target
+from hw_models.network import Network
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What stays the same for all candidates of a search.
+
+    Attributes:
+        state: the uncompressed network's parameters and buffers.
+        ranges: activation ranges of the uncompressed network.
+        scores: layer name -> importance of its output channels.
+        search_sample: augmented validation images that rank candidates.
+    """
+
+    graph: Graph
+    state: State
+    dataset: ajpq_data.Dataset
+    split: ajpq_data.Split
+    target: Target
+    quantizer: QuantizerSpec
+    ranges: Mapping[str, ActivationRange]
+    scores: Mapping[str, np.ndarray]
+    search_sample: Images
+    seed: int
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Layer name -> number of output channels."""
+        return {layer.name: layer.channels for layer in layers(self.graph)}
+
+    @property
+    def float_bytes(self) -> int:
+        """Bytes of the float32 state dict."""
+        return 4 * sum(value.numel() for value in self.state.values())
+
+    def uniform(self, bits: int) -> CompressionPolicy:
+        """The policy with the same width everywhere and 8-bit activations (32 stays real)."""
+        activation = 32 if bits == 32 else 8
+        policy = uniform_policy(self.channels, bits, activation)
+        return policy.model_copy(update={"quantizer": self.quantizer})
+
+
+def training_batches(
+    problem_data: ajpq_data.Dataset, indices: np.ndarray, batch_size: int, seed: int
+) -> Callable[[int], ajpq_data.Batches]:
+    """Epoch number -> augmented, shuffled full batches; a pure function of seed and epoch."""
+
+    def epoch_batches(epoch: int) -> ajpq_data.Batches:
+        return ajpq_data.training_batches(
+            problem_data, indices, batch_size, seed=seed, epoch=epoch
+        )
+
+    return epoch_batches
+
+
+def compressed_edges_view(
+    problem: Problem, policy: CompressionPolicy, state: State
+) -> dict[str, Tensor]:
+    """``state`` quantized as ``policy`` says, at scales fitted now."""
+    quantizer = make_quantizer(policy.quantizer)
+    bits = weight_bits(problem.graph, policy)
+    with torch.no_grad():
+        scales = fit_scales(problem.graph, state, bits, quantizer)
+        return compressed_view(problem.graph, state, bits, scales, quantizer)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Where a compression reports to; all do nothing by default.
+
+    Attributes:
+        on_step: (stage number, step from 1, total steps, loss).
+        on_epoch: (stage number, snapshot).
+        resume: (stage number, snapshot) to continue from.
+    """
+
+    on_step: Callable[[int, int, int, float], None] = lambda stage, step, total, loss: None
+    on_epoch: Callable[[int, Snapshot], None] = lambda stage, snapshot: None
+    resume: tuple[int, Snapshot] | None = field(default=None, compare=False)
+
+
+def compress(
+    problem: Problem, policy: CompressionPolicy, recipe: Recipe, watch: Watch | None = None
+) -> CompressedWeights:
+    """Fine-tune the uncompressed weights towards ``policy`` and calibrate the compressed mode.
+
+    A pure function of its arguments: it draws nothing from global random generators.
+    """
+    watch = watch or Watch()
+    goal = Goal(
+        bits=weight_bits(problem.graph, policy),
+        quantizer=make_quantizer(policy.quantizer),
+        grids=edge_grids(problem.graph, policy, problem.ranges),
+    )
+    state = dict(problem.state)
+    for number, stage in enumerate(recipe.stages):
+        if watch.resume is not None and number < watch.resume[0]:
+            continue
+        resumed = watch.resume is not None and number == watch.resume[0]
+        train = problem.split.train
+        total = stage.total_steps(len(train))
+        state = run_stage(
+            stage,
+            StageInputs(
+                graph=problem.graph,
+                batches=training_batches(
+                    problem.dataset, train, stage.batch_size, problem.seed + 7919 * (number + 1)
+                ),
+                steps_per_epoch=stage.steps_per_epoch(len(train)),
+                goal=goal,
+                teacher=problem.state,
+            ),
+            state,
+            total_steps=total,
+            resume=watch.resume[1] if watch.resume is not None and resumed else None,
+            on_epoch=lambda snapshot, number=number: watch.on_epoch(number, snapshot),
+            on_step=lambda step, loss, number=number, total=total: watch.on_step(
+                number, step, total, loss
+            ),
+        )
+    return calibrated(problem, policy, recipe, state)
+
+
+def calibrated(
+    problem: Problem, policy: CompressionPolicy, recipe: Recipe, state: State
+) -> CompressedWeights:
+    """Give the compressed mode its own BatchNorm statistics and activation ranges.
+
+    A straight-through stage has trained the compressed mode itself, so its running statistics
+    stay; after other stages they are estimated from augmented training batches.
+    """
+    settings = recipe.calibration
+    batches = training_batches(
+        problem.dataset, problem.split.train, settings.batch_size, problem.seed + 104729
+    )
+    images = [
+        images
+        for number, (images, _) in zip(
+            range(max(settings.batchnorm_batches, settings.range_batches)), batches(0), strict=False
+        )
+        if number >= 0
+    ]
+    view = compressed_edges_view(problem, policy, state)
+    edges = quantize_edges(edge_grids(problem.graph, policy, problem.ranges))
+    buffers = batchnorm_buffers(problem.graph, state)
+    if recipe.keeps_full_precision and settings.batchnorm_batches:
+        buffers |= recalibrate_batchnorm(
+            problem.graph, view, images[: settings.batchnorm_batches], edges
+        )
+    ranges = activation_ranges(
+        problem.graph, {**view, **buffers}, images[: settings.range_batches]
+    )
+    return CompressedWeights(latent=state, buffers=buffers, ranges=ranges)
+
+
+def network_of(
+    problem: Problem, policy: CompressionPolicy, weights: CompressedWeights
+) -> Network:
+    """The network IR that the policy and the weights stand for, pruned channels removed."""
+    quantizer = make_quantizer(policy.quantizer)
+    return apply_policy(
+        problem.graph, weights.compressed_state, policy, weights.ranges, quantizer.quantize
+    )
+
+
+def direct_weights(problem: Problem) -> CompressedWeights:
+    """The uncompressed weights as they are, for pricing a policy before any training."""
+    return CompressedWeights(
+        latent=problem.state,
+        buffers=batchnorm_buffers(problem.graph, problem.state),
+        ranges=problem.ranges,
+    )
+
+
+@torch.no_grad()
+def float_logits(graph: Graph, state: State, images: Tensor, batch_size: int = 500) -> Tensor:
+    """Logits ``[N, classes]`` of the uncompressed network."""
+    return torch.cat(
+        [execute(graph, state, part, batchnorm=frozen_batchnorm) for part in images.split(batch_size)]
+    )

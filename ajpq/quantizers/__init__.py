@@ -1,0 +1,80 @@
+"""Quantizers by name. A new one is a file here and a line in ``QUANTIZERS``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ajpq.policy import QuantizerSpec
+from ajpq.quantizers.uniform import UniformQuantizer
+from hw_models.errors import AjpqError, UnknownNameError
+
+
+class Quantizer(Protocol):
+    """A map from real weights to codes and scales, row by row."""
+
+    name: str
+    version: int
+
+    def fit(self, weight: Tensor, bits: Tensor) -> Tensor:
+        """Scales ``[C]`` of the grids of ``weight [C, ...]`` at ``bits [C]``."""
+        ...
+
+    def encode(self, weight: Tensor, bits: Tensor, scales: Tensor) -> Tensor:
+        """Codes ``[C, ...]`` int8 on given grids."""
+        ...
+
+    def quantize(self, weight: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes ``[C, ...]`` int8 and scales ``[C]`` of ``weight [C, ...]`` at ``bits [C]``."""
+        ...
+
+
+QUANTIZERS: dict[str, Callable[..., Quantizer]] = {"uniform": UniformQuantizer}
+
+
+def make_quantizer(spec: QuantizerSpec) -> Quantizer:
+    """Build the quantizer that a policy names.
+
+    Raises:
+        UnknownNameError: no quantizer has this name.
+        AjpqError: the version or a parameter is unknown.
+    """
+    if spec.name not in QUANTIZERS:
+        raise UnknownNameError("quantizer", spec.name, QUANTIZERS)
+    try:
+        quantizer = QUANTIZERS[spec.name](**spec.params)
+    except (TypeError, ValueError) as error:
+        raise AjpqError(f"quantizer {spec.name!r}: {error}") from error
+    if quantizer.version != spec.version:
+        raise AjpqError(
+            f"quantizer {spec.name!r} is at version {quantizer.version}, "
+            f"the policy wants version {spec.version}"
+        )
+    return quantizer
+
+
+def rows(values: Tensor, weight: Tensor) -> Tensor:
+    """``[C]`` values reshaped so that they broadcast over the rows of ``weight [C, ...]``."""
+    return values.view(-1, *[1] * (weight.dim() - 1))
+
+
+def snap(weight: Tensor, bits: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+    """Real weights of the codes: zero at 0 bits, the weight itself at 32 bits."""
+    on_grid = codes.to(weight.dtype) * rows(scales, weight)
+    return torch.where(rows(bits == 32, weight), weight, on_grid)
+
+
+def straight_through(
+    weight: Tensor, bits: Tensor, scales: Tensor, quantizer: Quantizer
+) -> Tensor:
+    """Quantized weights whose gradient reaches ``weight`` unchanged; pruned rows get none.
+
+    Source: straight-through estimator, Bengio et al., arXiv 1308.3432.
+    """
+    with torch.no_grad():
+        snapped = snap(weight, bits, quantizer.encode(weight, bits, scales), scales)
+        live = rows(bits != 0, weight).to(weight.dtype)
+    return weight * live + (snapped - weight * live).detach()

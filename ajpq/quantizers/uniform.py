@@ -1,0 +1,101 @@
+"""Uniform symmetric quantization with one scale per output channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+# Clipping ratios from which the search for the MSE-optimal scale starts, and the number of
+# alternating refinements after it: codes for a fixed scale, then the least-squares scale for
+# fixed codes. Neither step can raise the error.
+_RATIOS = torch.linspace(0.30, 1.0, 15)
+_REFINEMENTS = 3
+
+
+@dataclass(frozen=True)
+class UniformQuantizer:
+    """Codes in ``[-(2**(b-1) - 1), 2**(b-1) - 1]``; at 2 bits they are ternary.
+
+    All channels of a layer go through one tensor operation whatever their widths.
+
+    Attributes:
+        scale: ``"minmax"`` puts the largest weight of a channel on the last code,
+            ``"mse"`` takes the scale with the least squared error.
+    """
+
+    scale: Literal["minmax", "mse"] = "mse"
+    name: ClassVar[str] = "uniform"
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.scale not in ("minmax", "mse"):
+            raise ValueError(f"expected scale 'minmax' or 'mse', got {self.scale!r}")
+
+    def fit(self, weight: Tensor, bits: Tensor) -> Tensor:
+        """Scales ``[C]`` float32 for ``weight [C, ...]`` at ``bits [C]``; 1 where no codes are."""
+        flat = weight.detach().flatten(1).float()
+        top = _top(bits)
+        largest = flat.abs().amax(1, keepdim=True)
+        scales = torch.where(largest > 0, largest / top, torch.ones(()))
+        if self.scale == "mse":
+            scales = _least_squares_scales(flat, scales, top)
+        return torch.where(_coded(bits), scales.squeeze(1), torch.ones(()))
+
+    def encode(self, weight: Tensor, bits: Tensor, scales: Tensor) -> Tensor:
+        """Codes ``[C, ...]`` int8 on the grid of ``scales [C]``."""
+        flat = weight.detach().flatten(1).float()
+        codes = _codes(flat, scales.unsqueeze(1), _top(bits)) * _coded(bits).unsqueeze(1)
+        return codes.view(weight.shape).to(torch.int8)
+
+    def quantize(self, weight: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
+        """Fit and encode every row at its own width.
+
+        Args:
+            weight: ``[C, ...]`` real weights.
+            bits: ``[C]`` integers in {0, 2..8, 32}; rows of 0 and of 32 bits get zero codes,
+                because a pruned row has none and an untouched one keeps its real values.
+
+        Returns:
+            codes ``[C, ...]`` int8 and scales ``[C]`` float32 (1 where there are no codes).
+        """
+        scales = self.fit(weight, bits)
+        return self.encode(weight, bits, scales), scales
+
+
+def _coded(bits: Tensor) -> Tensor:
+    return (bits > 0) & (bits <= 8)
+
+
+def _top(bits: Tensor) -> Tensor:
+    """``[C, 1]`` largest code; 1 where there are no codes."""
+    return torch.where(_coded(bits), 2.0 ** (bits.clamp(2, 8) - 1) - 1, torch.ones(())).unsqueeze(1)
+
+
+def _codes(flat: Tensor, scales: Tensor, top: Tensor) -> Tensor:
+    return torch.maximum(torch.minimum(torch.round(flat / scales), top), -top)
+
+
+def _least_squares_scales(flat: Tensor, minmax: Tensor, top: Tensor) -> Tensor:
+    """The scale ``[C, 1]`` with the least squared error that the alternation finds."""
+    best, least = minmax, _error(flat, minmax, top)
+    for ratio in _RATIOS:
+        scales = minmax * ratio
+        error = _error(flat, scales, top)
+        best = torch.where(error < least, scales, best)
+        least = torch.minimum(error, least)
+    for _ in range(_REFINEMENTS):
+        codes = _codes(flat, best, top)
+        energy = codes.square().sum(1, keepdim=True)
+        fitted = (flat * codes).sum(1, keepdim=True) / energy.clamp_min(1)
+        scales = torch.where((energy > 0) & (fitted > 0), fitted, best)
+        error = _error(flat, scales, top)
+        best = torch.where(error < least, scales, best)
+        least = torch.minimum(error, least)
+    return best
+
+
+def _error(flat: Tensor, scales: Tensor, top: Tensor) -> Tensor:
+    return (_codes(flat, scales, top) * scales - flat).square().sum(1, keepdim=True)

@@ -1,0 +1,108 @@
+"""The final report of a run: the only place where test images are looked at."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ajpq.data import test_batches
+from ajpq.evaluate import Costs, exact_costs, top1
+from ajpq.finalists import Finalist, validation_images
+from ajpq.graph.execute import execute, frozen_batchnorm
+from ajpq.problem import Problem, direct_weights, network_of
+from ajpq.reference import prepare
+from ajpq.runs.folder import append_to_ledger, versions
+from hw_models.network import Network, bops, macs
+
+
+def build_result(
+    problem: Problem, winner: Finalist, *, target: str, seed: int, seconds: float, run_dir: Path
+) -> dict[str, Any]:
+    """``result.json``: the uncompressed network against the winner, in one shape."""
+    found = network_of(problem, winner.policy, winner.weights)
+    answers = test_answers(problem, found, winner)
+    append_to_ledger(
+        {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "run": run_dir.name,
+            "data": problem.dataset.name.split(":")[0],
+            "images": len(problem.dataset.test_labels),
+            "policy": winner.policy.hash,
+            "top1_test": {name: round(value, 4) for name, value in answers.items()},
+        },
+        run_dir,
+    )
+    full = answers.get("full_precision")
+    return {
+        "baseline": baseline_metrics(problem, answers["baseline"]),
+        "found": {
+            "top1_val": winner.metrics.top1_val,
+            "top1_test": answers["found"],
+            "top1_test_full_precision": full,
+            **_cost_fields(exact_costs(found, problem.target)),
+        },
+        "policy": winner.policy.hash,
+        "target": target,
+        "seed": seed,
+        "seconds": round(seconds, 1),
+        "versions": versions(),
+    }
+
+
+def baseline_metrics(problem: Problem, top1_test: float) -> dict[str, Any]:
+    """The uncompressed network: float accuracy and bytes, latency and flash of its int8 form."""
+    direct = direct_weights(problem)
+    int8 = exact_costs(network_of(problem, problem.uniform(8), direct), problem.target)
+    real = network_of(problem, problem.uniform(32), direct)
+    sample = validation_images(problem)
+    assert sample.float_logits is not None
+    return {
+        "top1_val": top1(sample.float_logits, sample.labels),
+        "top1_test": top1_test,
+        "latency_s": int8.latency_s,
+        "packed_bytes": problem.float_bytes,
+        "flash_bytes": int8.flash_bytes,
+        "bops": bops(real),
+        "macs": macs(real),
+    }
+
+
+@torch.no_grad()
+def test_answers(problem: Problem, found: Network, winner: Finalist) -> dict[str, float]:
+    """Top-1 on all test images, each image loaded once: ``baseline``, ``found`` by the exact
+    reference, and ``full_precision`` where the recipe keeps that mode."""
+    run = prepare(found)
+    right: dict[str, int] = {"baseline": 0, "found": 0}
+    if winner.keeps_full_precision:
+        right["full_precision"] = 0
+    for images, labels in test_batches(problem.dataset, 500):
+        logits: dict[str, Tensor] = {
+            "baseline": execute(problem.graph, problem.state, images, batchnorm=frozen_batchnorm),
+            "found": run(images),
+        }
+        if winner.keeps_full_precision:
+            latent = winner.weights.latent
+            logits["full_precision"] = execute(
+                problem.graph, latent, images, batchnorm=frozen_batchnorm
+            )
+        for name, values in logits.items():
+            right[name] += int((values.argmax(1) == labels).sum())
+    return {name: 100.0 * count / len(problem.dataset.test_labels) for name, count in right.items()}
+
+
+def reference_top1_test(problem: Problem, network: Network) -> float:
+    """Top-1 of one network on all test images by the exact reference (replay and verifiers)."""
+    run = prepare(network)
+    right = 0
+    with torch.no_grad():
+        for images, labels in test_batches(problem.dataset, 500):
+            right += int((run(images).argmax(1) == labels).sum())
+    return 100.0 * right / len(problem.dataset.test_labels)
+
+
+def _cost_fields(costs: Costs) -> dict[str, Any]:
+    return costs.model_dump(mode="json")

@@ -1,0 +1,1 @@
+"""Run folders: what a search, a method or a replay leaves behind, and how it continues."""

@@ -1,0 +1,172 @@
+"""The files of a run folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+from torch import Tensor
+
+from ajpq.checkpoints import load_tensors, save_tensors
+from ajpq.compressed import CompressedWeights
+from ajpq.config import SearchConfig, validated
+from ajpq.files import write_atomically
+from ajpq.grids import ActivationRange
+from hw_models.errors import AjpqError
+
+_LATENT, _COMPRESSED, _RANGE = "latent.", "compressed.", "range."
+
+
+def open_run(run_dir: Path, config: SearchConfig, *, resume: bool) -> None:
+    """Create the folder, or check that an existing one belongs to ``config``.
+
+    Raises:
+        AjpqError: the folder exists and ``resume`` is not asked for, there is nothing to resume,
+            or it was started with another configuration.
+    """
+    existing = run_dir / "config.yaml"
+    if not resume:
+        if run_dir.exists() and any(run_dir.iterdir()):
+            raise AjpqError(f"run folder {run_dir} already exists; add --resume or choose another")
+        run_dir.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        write_atomically(existing, text.encode())
+        write_atomically(run_dir / "command.txt", (shlex.join(sys.argv) + "\n").encode())
+        return
+    stored = load_config(run_dir)
+    changed = [
+        key
+        for key, value in stored.model_dump(mode="json").items()
+        if value != config.model_dump(mode="json")[key]
+    ]
+    if changed:
+        raise AjpqError(
+            f"run folder {run_dir} was started with another {changed[0]}: "
+            f"{getattr(stored, changed[0])!r}, not {getattr(config, changed[0])!r}"
+        )
+
+
+def load_config(run_dir: Path) -> SearchConfig:
+    """The configuration that a run was started with.
+
+    Raises:
+        AjpqError: ``run_dir`` is no run folder.
+    """
+    path = run_dir / "config.yaml"
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise AjpqError(f"{run_dir} is no run folder: {path.name}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise AjpqError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    config: SearchConfig = validated(SearchConfig, content, str(path))
+    return config
+
+
+def load_result(run_dir: Path) -> dict[str, Any]:
+    """The content of ``result.json``.
+
+    Raises:
+        AjpqError: the run has not finished, or the file is damaged.
+    """
+    path = run_dir / "result.json"
+    try:
+        result: dict[str, Any] = json.loads(path.read_text())
+    except OSError as error:
+        raise AjpqError(f"{run_dir} holds no finished run: no {path.name}") from error
+    except ValueError as error:
+        raise AjpqError(f"{path} is damaged: {error}") from error
+    return result
+
+
+def save_json(path: Path, content: Any) -> None:
+    """Write indented JSON atomically."""
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def save_weights(path: Path, weights: CompressedWeights) -> None:
+    """Write latent weights, the compressed mode's statistics, and activation ranges."""
+    tensors: dict[str, Tensor] = {_LATENT + k: v for k, v in weights.latent.items()}
+    tensors |= {_COMPRESSED + k: v for k, v in weights.buffers.items()}
+    tensors |= {
+        _RANGE + edge: torch.tensor([found.maximum, float(found.signed)], dtype=torch.float64)
+        for edge, found in weights.ranges.items()
+    }
+    save_tensors(path, tensors)
+
+
+def load_weights(path: Path) -> CompressedWeights:
+    """Read what :func:`save_weights` wrote.
+
+    Raises:
+        AjpqError: the file is missing or damaged.
+    """
+    tensors, _ = load_tensors(path)
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    ranges = {
+        edge: ActivationRange(maximum=float(value[0]), signed=bool(value[1]))
+        for edge, value in part(_RANGE).items()
+    }
+    return CompressedWeights(latent=part(_LATENT), buffers=part(_COMPRESSED), ranges=ranges)
+
+
+def save_pareto(path: Path, candidates: list[dict[str, Any]]) -> None:
+    """One row per candidate of the journal; ``on_front`` marks the best trade-offs."""
+    rows = [
+        {
+            "hash": entry["hash"],
+            **{k: entry["metrics"][k] for k in ("top1_val", "kl", "latency_s")},
+            **{k: entry["metrics"][k] for k in ("packed_bytes", "flash_bytes", "macs")},
+            **{f"bops_{k}": v for k, v in entry["metrics"]["bops"].items()},
+            "reward": entry["reward"],
+        }
+        for entry in candidates
+    ]
+    table = pd.DataFrame(rows)
+    table["on_front"] = on_front(table).astype(int) if rows else []
+    write_atomically(path, table.to_csv(index=False).encode())
+
+
+def on_front(table: pd.DataFrame) -> pd.Series:
+    """Is no other row at least as good in accuracy, latency and bytes, and better in one?"""
+    values = table[["top1_val", "latency_s", "packed_bytes"]].fillna(0.0).astype(float)
+    points = values.to_numpy() * [-1.0, 1.0, 1.0]
+    dominated = [
+        bool(((points <= point).all(axis=1) & (points < point).any(axis=1)).any())
+        for point in points
+    ]
+    return ~pd.Series(dominated, index=table.index, dtype=bool)
+
+
+def versions() -> dict[str, str]:
+    """Python and the libraries that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("ajpq", "torch", "stable-baselines3", "gymnasium", "numpy", "ethos-u-vela"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def append_to_ledger(entry: dict[str, Any], run_dir: Path) -> None:
+    """Record that test images were looked at.
+
+    In a checkout the ledger is ``benchmarks/results/test_ledger.jsonl``, elsewhere it lies in the
+    run folder.
+    """
+    checkout = Path("benchmarks/results")
+    folder = checkout if checkout.is_dir() else run_dir
+    with (folder / "test_ledger.jsonl").open("a") as file:
+        file.write(json.dumps(entry, sort_keys=True) + "\n")

@@ -1,0 +1,100 @@
+"""``python -m ajpq.search``: find a policy for a network and a device."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from ajpq import api, cli
+from ajpq.config import load_search_config
+from ajpq.progress import ConsoleProgress
+from ajpq.runs.folder import load_config
+from hw_models.errors import AjpqError
+
+
+def main(
+    target: str | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    checkpoint: str | None = None,
+    latency_ratio: float | None = None,
+    size_ratio: float | None = None,
+    max_drop: float | None = None,
+    budget_mode: Literal["hard", "soft"] | None = None,
+    episodes: int | None = None,
+    time_budget: Annotated[float | None, tyro.conf.arg(metavar="MINUTES")] = None,
+    agent: str | None = None,
+    criterion: str | None = None,
+    fixed_bits: int | None = None,
+    image_size: int | None = None,
+    seed: int | None = None,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    config: str = "digits",
+) -> None:
+    """Search how many channels each layer keeps and how many bits each channel gets.
+
+    Learns a compression policy for a network and a device, fine-tunes the best candidates,
+    measures the winner and leaves everything in a run folder. Without options it compresses a
+    small network for scikit-learn's digits. Options override the config.
+
+    Args:
+        target: device: a shipped name (edge-npu, size-only), a YAML file, or your own
+            module:Class or path.py:Class.
+        model: network: resnet8, resnet20 .. resnet110, mobilenet_v2, a torchvision name, or your
+            own module:function or path.py:function.
+        data: digits, cifar10, cifar100, imagefolder:DIR (train/ and test/ with a folder per
+            class), or module:function.
+        checkpoint: trained weights (safetensors, or a .pt/.th state dict); "public" downloads the
+            published CIFAR-10 ResNets. Without it the network is trained first.
+        latency_ratio: at most this share of the unpruned int8 network's latency.
+        size_ratio: at most this share of the float32 network's bytes.
+        max_drop: look for the cheapest policy that loses at most so many points of top-1.
+        budget_mode: hard: every candidate meets the budget; soft: excess is punished.
+        episodes: number of candidates to try.
+        time_budget: stop trying candidates after so many minutes.
+        agent: td3, sac, ddpg, ppo, or a YAML file.
+        criterion: importance of channels: taylor, l1, l2, batchnorm.
+        fixed_bits: give every kernel this width or prune it.
+        image_size: resize the images of an imagefolder.
+        seed: the same seed gives the same policy.
+        run_dir: where results go; default runs/<config>-<time>.
+        resume: continue the run in --run-dir after an interruption.
+        config: what the options override: a shipped experiment or a YAML file.
+    """
+    overrides = cli.given(
+        target=target,
+        model=model,
+        data=data,
+        checkpoint=checkpoint,
+        latency_ratio=latency_ratio,
+        size_ratio=size_ratio,
+        max_drop=max_drop,
+        budget_mode=budget_mode,
+        episodes=episodes,
+        time_budget_s=None if time_budget is None else 60 * time_budget,
+        agent=agent,
+        criterion=criterion,
+        fixed_bits=fixed_bits,
+        image_size=image_size,
+        seed=seed,
+    )
+    if resume:
+        if run_dir is None:
+            raise AjpqError("--resume needs --run-dir, the folder to continue in")
+        stored = load_config(run_dir)
+        settings = stored.model_copy(update=overrides)
+    else:
+        settings = load_search_config(config, overrides)
+    folder = run_dir or Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    console = Console()
+    api.search(settings, folder, resume=resume, progress=ConsoleProgress(console))
+    console.print(f"run folder: {folder}   report: {folder / 'report.html'}")
+
+
+if __name__ == "__main__":
+    cli.run(main, prog="python -m ajpq.search")

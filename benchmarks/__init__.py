@@ -1,0 +1,1 @@
+"""One runnable module per claim that the README makes; results lie in ``benchmarks/results/``."""

@@ -1,0 +1,126 @@
+"""From a controller's numbers to bit-widths of channels, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ajpq.policy import CompressionPolicy, LayerPolicy, QuantizerSpec
+from hw_models.errors import AjpqError
+
+# Width of the ramp of bits across a layer's channels at full spread. A ramp one bit wide (spread
+# 0) already realises every fractional mean: its rounding gives two neighbouring widths.
+_WIDEST_RAMP_BITS = 4.0
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What a controller sets for a layer, each a number in [0, 1].
+
+    Attributes:
+        names: ``sparsity`` always; ``bits`` and ``spread`` unless the precision is fixed;
+            ``activation`` if the target offers more than one activation width.
+        weight_bits: live widths that the target stores, ascending.
+        activation_bits: widths of activations that the target computes with, ascending.
+        max_sparsity: the sparsity that 1 stands for.
+        fixed_bits: every live channel has this width.
+    """
+
+    names: tuple[str, ...]
+    weight_bits: tuple[int, ...]
+    activation_bits: tuple[int, ...]
+    max_sparsity: float
+    fixed_bits: int | None
+
+    @property
+    def tightest(self) -> np.ndarray:
+        """``[K]`` values that give the cheapest layer."""
+        cheap = {"sparsity": 1.0, "bits": 0.0, "spread": 0.0, "activation": 0.0}
+        return np.array([cheap[name] for name in self.names])
+
+
+def make_knobs(
+    weight_bits: Sequence[int],
+    activation_bits: Sequence[int],
+    *,
+    max_sparsity: float,
+    fixed_bits: int | None,
+) -> Knobs:
+    """The knobs that a target leaves free.
+
+    Raises:
+        AjpqError: the target does not store ``fixed_bits`` or cannot hold a pruned channel.
+    """
+    live = tuple(sorted(width for width in weight_bits if 0 < width <= 8))
+    if fixed_bits is not None and fixed_bits not in live:
+        raise AjpqError(f"the target stores weights of {live} bits, got --fixed-bits {fixed_bits}")
+    activations = tuple(sorted(width for width in activation_bits if width <= 8))
+    if not live or not activations:
+        raise AjpqError("the target offers no integer width for weights or for activations")
+    names = ["sparsity"]
+    if fixed_bits is None and len(live) > 1:
+        names += ["bits", "spread"]
+    if len(activations) > 1:
+        names.append("activation")
+    return Knobs(tuple(names), live, activations, max_sparsity if 0 in weight_bits else 0.0, fixed_bits)
+
+
+def channel_bits(scores: np.ndarray, knobs: Knobs, values: np.ndarray, prunable: bool) -> np.ndarray:
+    """Widths of one layer's channels: the least important are pruned, the rest ramp up.
+
+    Args:
+        scores: ``[C]`` importance.
+        values: ``[K]`` knob settings in [0, 1].
+        prunable: False for the layer that makes the logits.
+
+    Returns:
+        ``[C]`` int64; monotone in importance; at least one channel is live.
+    """
+    setting = dict(zip(knobs.names, values.tolist(), strict=True))
+    count = len(scores)
+    sparsity = setting["sparsity"] * knobs.max_sparsity if prunable else 0.0
+    pruned = min(int(np.floor(sparsity * count + 1e-9)), count - 1)
+    order = np.argsort(scores, kind="stable")
+    live = count - pruned
+    bits = np.zeros(count, dtype=np.int64)
+    bits[order[pruned:]] = _ramp(live, knobs, setting)
+    return bits
+
+
+def _ramp(live: int, knobs: Knobs, setting: Mapping[str, float]) -> np.ndarray:
+    """``[live]`` ascending widths with the wanted mean, as far as the offered widths allow."""
+    if "bits" not in setting:
+        return np.full(live, knobs.fixed_bits or knobs.weight_bits[-1], dtype=np.int64)
+    low, high = knobs.weight_bits[0], knobs.weight_bits[-1]
+    mean = low + setting["bits"] * (high - low)
+    width = 1.0 + setting["spread"] * (_WIDEST_RAMP_BITS - 1.0)
+    position = (np.arange(live) + 0.5) / live - 0.5
+    wanted = np.clip(mean + width * position, low, high)
+    offered = np.array(knobs.weight_bits)
+    return offered[np.abs(wanted[:, None] - offered[None, :]).argmin(axis=1)]
+
+
+def activation_width(knobs: Knobs, values: np.ndarray) -> int:
+    """Width of the codes that the layer reads."""
+    setting = dict(zip(knobs.names, values.tolist(), strict=True))
+    top = len(knobs.activation_bits) - 1
+    return knobs.activation_bits[round(setting.get("activation", 1.0) * top)]
+
+
+def decode(
+    actions: np.ndarray,
+    scores: Mapping[str, np.ndarray],
+    unprunable: frozenset[str],
+    knobs: Knobs,
+    quantizer: QuantizerSpec,
+) -> CompressionPolicy:
+    """The policy of a whole walk; ``actions [L, K]`` in [0, 1], layers in the order of ``scores``."""
+    layers = {}
+    for (name, layer_scores), values in zip(scores.items(), actions, strict=True):
+        bits = channel_bits(layer_scores, knobs, values, name not in unprunable)
+        layers[name] = LayerPolicy(
+            weight_bits=tuple(bits.tolist()), activation_bits=activation_width(knobs, values)
+        )
+    return CompressionPolicy(layers=layers, quantizer=quantizer)

@@ -1,0 +1,74 @@
+"""What an environment needs to know of the network being compressed: facts, prices, a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ajpq.evaluate import Costs, Metrics
+from ajpq.policy import CompressionPolicy, QuantizerSpec
+from envs.actions import Knobs, decode
+from envs.budget import Budget
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """What is known of a layer before the search; shares are of the whole network.
+
+    Attributes:
+        sensitivity: KL divergence in nats when only this layer is at the narrowest width, and
+            when only this layer loses half of its channels, each divided by the largest of all
+            layers.
+        coupled: do other layers' outputs have to be pruned with this one's?
+    """
+
+    name: str
+    kind: str
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int
+    positions: int
+    depthwise: bool
+    coupled: bool
+    macs_share: float
+    weights_share: float
+    sensitivity: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class CompressionTask:
+    """The problem as an environment sees it.
+
+    Attributes:
+        layers: in execution order.
+        scores: layer name -> ``[C]`` importance, same order.
+        unprunable: layers whose channels must live (those that make the logits).
+        price: costs of a policy before any training; must be cheap.
+        assess: metrics of a policy after the short fine-tune; a pure function.
+        score: reward of metrics.
+        margin: share of the budget that projection leaves free.
+        hard: project proposals onto the budget before they are assessed.
+    """
+
+    layers: tuple[LayerFacts, ...]
+    scores: Mapping[str, np.ndarray]
+    unprunable: frozenset[str]
+    knobs: Knobs
+    quantizer: QuantizerSpec
+    budget: Budget
+    price: Callable[[CompressionPolicy], Costs]
+    assess: Callable[[CompressionPolicy], Metrics]
+    score: Callable[[Metrics], float]
+    margin: float = 0.02
+    hard: bool = True
+
+    def policy(self, actions: np.ndarray) -> CompressionPolicy:
+        """Decode ``[L, K]`` settings in [0, 1]."""
+        return decode(actions, self.scores, self.unprunable, self.knobs, self.quantizer)
+
+    def price_actions(self, actions: np.ndarray) -> Costs:
+        """Costs of the decoded policy."""
+        return self.price(self.policy(actions))

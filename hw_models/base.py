@@ -1,0 +1,54 @@
+"""What a target is: a cost model, the widths it can hold, and nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from hw_models.network import Network
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one operator contributes; ``None`` where the target does not know."""
+
+    name: str
+    latency_s: float | None = None
+    energy_j: float | None = None
+    flash_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """What one inference of a network costs on a target; ``None`` where it does not know.
+
+    Attributes:
+        latency_s: seconds for one image.
+        energy_j: joules for one image.
+        flash_bytes: bytes that the device stores.
+        peak_activation_bytes: largest sum of live activations.
+    """
+
+    latency_s: float | None = None
+    energy_j: float | None = None
+    flash_bytes: int | None = None
+    peak_activation_bytes: int | None = None
+    per_layer: tuple[LayerCost, ...] = ()
+
+
+class Target(ABC):
+    """A device. Subclasses set the attributes and answer :meth:`cost`.
+
+    Attributes:
+        name: how results call it.
+        weight_bits: the widths that a weight row may have, 0 (pruned) included.
+        activation_bits: the widths that an edge may have.
+    """
+
+    name: str
+    weight_bits: tuple[int, ...] = (0, 2, 3, 4, 5, 6, 7, 8, 32)
+    activation_bits: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 32)
+
+    @abstractmethod
+    def cost(self, network: Network) -> NetworkCost:
+        """Price one network; deterministic, and safe to call from several processes."""

@@ -1,0 +1,55 @@
+"""Do not trust a cost model that someone else wrote."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+from hw_models.base import LayerCost, NetworkCost, Target
+from hw_models.errors import AjpqError
+from hw_models.network import Network
+
+REAL_FIELDS = ("latency_s", "energy_j")
+NETWORK_FIELDS = (*REAL_FIELDS, "flash_bytes", "peak_activation_bytes")
+LAYER_FIELDS = (*REAL_FIELDS, "flash_bytes")
+
+
+def checked_cost(target: Target, network: Network) -> NetworkCost:
+    """``target.cost(network)``, if it is one.
+
+    Raises:
+        AjpqError: the answer is no :class:`NetworkCost`, or a figure in it is not a finite number
+            of zero or more; target, layer and value are named.
+    """
+    label = f"target {target.name!r}"
+    cost = target.cost(network)
+    if not isinstance(cost, NetworkCost):
+        raise AjpqError(f"{label}: cost() returned {_short(cost)}, expected a NetworkCost")
+    _check_fields(label, cost, NETWORK_FIELDS)
+    if not isinstance(cost.per_layer, tuple):
+        raise AjpqError(f"{label}: per_layer is {_short(cost.per_layer)}, expected a tuple")
+    for layer in cost.per_layer:
+        if not isinstance(layer, LayerCost):
+            raise AjpqError(f"{label}: per_layer holds {_short(layer)}, expected a LayerCost")
+        _check_fields(f"{label}, layer {layer.name!r}", layer, LAYER_FIELDS)
+    return cost
+
+
+def _check_fields(label: str, cost: NetworkCost | LayerCost, names: tuple[str, ...]) -> None:
+    for name in names:
+        value = getattr(cost, name)
+        if value is not None and not _is_amount(value, Real if name in REAL_FIELDS else Integral):
+            kind = "a finite number" if name in REAL_FIELDS else "a whole number"
+            raise AjpqError(f"{label}: expected {kind} >= 0 for {name}, got {_short(value)}")
+
+
+def _is_amount(value: Any, kind: type) -> bool:
+    if isinstance(value, bool) or not isinstance(value, kind):
+        return False
+    return math.isfinite(value) and value >= 0  # type: ignore[arg-type, operator]
+
+
+def _short(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
