@@ -23,8 +23,10 @@ def save_agent(agent: BaseAlgorithm, config: AgentConfig, folder: Path) -> None:
     values: dict[str, Any] = {}
     for name, content in agent.get_parameters().items():
         _flatten(content, name, tensors, values)
-    save_file({key: value.contiguous().clone() for key, value in tensors.items()},
-              str(folder / "agent.safetensors"))
+    save_file(
+        {key: value.contiguous().clone() for key, value in tensors.items()},
+        str(folder / "agent.safetensors"),
+    )
     description = {"config": config.model_dump(mode="json"), "values": values}
     (folder / "agent.json").write_text(json.dumps(description, indent=1) + "\n")
 
@@ -38,9 +40,7 @@ def load_agent(agent: BaseAlgorithm, folder: Path) -> None:
     try:
         values = json.loads((folder / "agent.json").read_text())["values"]
         tensors = load_file(str(folder / "agent.safetensors"))
-        parameters = {
-            name: _unflatten(name, tensors, values) for name in agent.get_parameters()
-        }
+        parameters = {name: _unflatten(name, tensors, values) for name in agent.get_parameters()}
         agent.set_parameters(parameters, exact_match=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise AjpqError(f"cannot load the agent in {folder}: {error}") from error

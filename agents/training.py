@@ -40,7 +40,9 @@ class _OnEpisodeEnd(BaseCallback):
         return True
 
 
-def build_agent(config: AgentConfig, env: gym.Env, *, steps_per_episode: int, seed: int) -> BaseAlgorithm:
+def build_agent(
+    config: AgentConfig, env: gym.Env, *, steps_per_episode: int, seed: int
+) -> BaseAlgorithm:
     """An untrained agent for ``env``.
 
     Raises:
@@ -76,7 +78,9 @@ def train_agent(
     log_dir: Path | None = None,
 ) -> None:
     """Let ``agent`` propose ``episodes`` candidates, learning as it goes."""
-    agent.set_logger(configure(None if log_dir is None else str(log_dir), ["tensorboard"] if log_dir else []))
+    agent.set_logger(
+        configure(None if log_dir is None else str(log_dir), ["tensorboard"] if log_dir else [])
+    )
     agent.learn(
         total_timesteps=episodes * steps_per_episode,
         callback=_OnEpisodeEnd(episodes, on_episode),

@@ -163,7 +163,9 @@ def _finish(
     return result
 
 
-def replay(run_dir: Path, *, retrain: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+def replay(
+    run_dir: Path, *, retrain: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
     """Rebuild the compressed network of a run and measure it again.
 
     Args:

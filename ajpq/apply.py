@@ -102,7 +102,23 @@ def _network(job: _Job, grids: Mapping[str, Edge], available: frozenset[str]) ->
     )
     names = dict.fromkeys([graph.input, *(op.output for op in operators)])
     edges = {name: _shrunk_edge(grids[name], job.kept[name]) for name in names}
+    operators = tuple(_with_integer_bias(operator, edges) for operator in operators)
     return Network(graph.name, graph.input, graph.output, edges, operators)
+
+
+def _with_integer_bias(operator: Operator, edges: Mapping[str, Edge]) -> Operator:
+    """Round biases to steps of the accumulator, ``scale_in * scales[o]``.
+
+    Integer hardware and every int8 file format add the bias to the accumulator; a bias between two
+    steps would be a promise that none of them keeps.
+    """
+    weights, source = operator.weights, edges[operator.inputs[0]]
+    if weights is None or weights.codes.dtype != np.int8 or source.bits == FLOAT_BITS:
+        return operator
+    step = np.float32(source.scale) * weights.scales
+    steps = np.rint(np.divide(weights.bias, step, out=np.zeros_like(step), where=step != 0))
+    bias = np.where(step != 0, steps * step, weights.bias).astype(np.float32)
+    return replace(operator, weights=replace(weights, bias=bias))
 
 
 def _shrunk_edge(edge: Edge, kept: np.ndarray) -> Edge:

@@ -33,7 +33,9 @@ OnStep = Callable[[int, int, float], None]
 """Called with step, total steps, loss."""
 
 
-def build_problem(config: SearchConfig, on_step: OnStep = lambda step, total, loss: None) -> Problem:
+def build_problem(
+    config: SearchConfig, on_step: OnStep = lambda step, total, loss: None
+) -> Problem:
     """Load data, network and target; train the network first if there is no checkpoint.
 
     Args:
@@ -91,7 +93,12 @@ def base_state(
             f"no --checkpoint for model {config.model!r}, and the config has no `base` recipe"
         )
     key = "|".join(
-        [config.model, ajpq_data.fingerprint(dataset), str(config.seed), str(config.validation_share)]
+        [
+            config.model,
+            ajpq_data.fingerprint(dataset),
+            str(config.seed),
+            str(config.validation_share),
+        ]
         + [config.base.model_dump_json()]
     )
     path = cache_folder("base") / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"

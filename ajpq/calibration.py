@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ajpq.compressed import State
 from ajpq.graph.execute import execute, frozen_batchnorm
-from ajpq.graph.structure import Graph, Node
+from ajpq.graph.structure import Graph, Node, nonnegative_edges
 from ajpq.grids import ActivationRange
 
 EdgeHook = Callable[[str, Tensor], Tensor]
@@ -50,23 +50,22 @@ def recalibrate_batchnorm(
 def activation_ranges(
     graph: Graph, state: State, batches: Iterable[Tensor], edge: EdgeHook | None = None
 ) -> dict[str, ActivationRange]:
-    """Largest magnitude of every quantized edge over ``batches``; unsigned where none is negative.
+    """Largest magnitude of every quantized edge over ``batches``; the sign is the graph's.
 
     ``edge`` sees the values after they were recorded, so that ranges can be taken from a network
     whose earlier activations are already on codes.
     """
     largest: dict[str, float] = {}
-    least: dict[str, float] = {}
 
     def record(name: str, values: Tensor) -> Tensor:
         low, high = (float(v) for v in torch.aminmax(values))
         largest[name] = max(largest.get(name, 0.0), high, -low)
-        least[name] = min(least.get(name, 0.0), low)
         return values if edge is None else edge(name, values)
 
     for images in batches:
         execute(graph, state, images, edge=record, batchnorm=frozen_batchnorm)
+    unsigned = nonnegative_edges(graph)
     return {
-        name: ActivationRange(maximum=largest[name], signed=name == graph.input or least[name] < 0)
-        for name in largest
+        name: ActivationRange(maximum=value, signed=name not in unsigned)
+        for name, value in largest.items()
     }

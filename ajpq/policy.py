@@ -105,7 +105,9 @@ def load_policy(path: Path) -> CompressionPolicy:
     except (ValueError, AttributeError) as error:
         raise AjpqError(f"{path} is not a policy: {error}") from error
     if stated is not None and stated != policy.hash:
-        raise AjpqError(f"{path} was altered: its content hashes to {policy.hash}, it says {stated}")
+        raise AjpqError(
+            f"{path} was altered: its content hashes to {policy.hash}, it says {stated}"
+        )
     return policy
 
 

@@ -78,9 +78,7 @@ def training_batches(
     """Epoch number -> augmented, shuffled full batches; a pure function of seed and epoch."""
 
     def epoch_batches(epoch: int) -> ajpq_data.Batches:
-        return ajpq_data.training_batches(
-            problem_data, indices, batch_size, seed=seed, epoch=epoch
-        )
+        return ajpq_data.training_batches(problem_data, indices, batch_size, seed=seed, epoch=epoch)
 
     return epoch_batches
 
@@ -179,15 +177,11 @@ def calibrated(
         buffers |= recalibrate_batchnorm(
             problem.graph, view, images[: settings.batchnorm_batches], edges
         )
-    ranges = activation_ranges(
-        problem.graph, {**view, **buffers}, images[: settings.range_batches]
-    )
+    ranges = activation_ranges(problem.graph, {**view, **buffers}, images[: settings.range_batches])
     return CompressedWeights(latent=state, buffers=buffers, ranges=ranges)
 
 
-def network_of(
-    problem: Problem, policy: CompressionPolicy, weights: CompressedWeights
-) -> Network:
+def network_of(problem: Problem, policy: CompressionPolicy, weights: CompressedWeights) -> Network:
     """The network IR that the policy and the weights stand for, pruned channels removed."""
     quantizer = make_quantizer(policy.quantizer)
     return apply_policy(
@@ -208,5 +202,8 @@ def direct_weights(problem: Problem) -> CompressedWeights:
 def float_logits(graph: Graph, state: State, images: Tensor, batch_size: int = 500) -> Tensor:
     """Logits ``[N, classes]`` of the uncompressed network."""
     return torch.cat(
-        [execute(graph, state, part, batchnorm=frozen_batchnorm) for part in images.split(batch_size)]
+        [
+            execute(graph, state, part, batchnorm=frozen_batchnorm)
+            for part in images.split(batch_size)
+        ]
     )

@@ -117,11 +117,15 @@ class ConsoleProgress:
 
         metrics = Metrics.model_validate(best["metrics"])
         ratios = ", ".join(f"{name} {value:.3f}" for name, value in budget.ratios(metrics).items())
-        self._show("candidates", done, total, f"best so far: top-1 {metrics.top1_val:.2f} %, {ratios}")
+        self._show(
+            "candidates", done, total, f"best so far: top-1 {metrics.top1_val:.2f} %, {ratios}"
+        )
 
     def watch(self, label: str) -> Watch:
         """Reports a compression's steps under ``label``."""
-        return Watch(on_step=lambda _, step, total, loss: self.training_step(label, step, total, loss))
+        return Watch(
+            on_step=lambda _, step, total, loss: self.training_step(label, step, total, loss)
+        )
 
     def _show(self, label: str, step: int, total: int, text: str) -> None:
         if self._bars is None:
@@ -153,7 +157,9 @@ def result_table(result: dict[str, Any]) -> Table:
         table.add_column(heading, justify="left" if not heading else "right")
     base, found = result["baseline"], result["found"]
     for key, title in (("top1_test", "top-1 test %"), ("top1_val", "top-1 validation %")):
-        table.add_row(title, f"{base[key]:.2f}", f"{found[key]:.2f}", f"{found[key] - base[key]:+.2f}")
+        table.add_row(
+            title, f"{base[key]:.2f}", f"{found[key]:.2f}", f"{found[key] - base[key]:+.2f}"
+        )
     if found.get("top1_test_full_precision") is not None:
         full = found["top1_test_full_precision"]
         table.add_row("  same weights, uncompressed", "", f"{full:.2f}", "")
@@ -166,7 +172,9 @@ def result_table(result: dict[str, Any]) -> Table:
     return table
 
 
-def _ratio_row(table: Table, title: str, base: float | None, found: float | None, unit: float) -> None:
+def _ratio_row(
+    table: Table, title: str, base: float | None, found: float | None, unit: float
+) -> None:
     if base is None or found is None:
         return
     table.add_row(title, f"{base * unit:,.3f}", f"{found * unit:,.3f}", f"{base / found:.2f}x")

@@ -9,6 +9,7 @@ and are rounded to float32 once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,7 +23,8 @@ from ajpq.grids import quantize_edge
 from hw_models.network import FLOAT_BITS, Edge, Network, Operator
 
 _EXACT = 2**24  # float32 holds every integer up to here
-_CHUNK = 125  # images at a time: activations of small networks stay in the cache
+_MOST_IMAGES = 200  # at a time, fewer where an edge is larger than this many elements:
+_MOST_ELEMENTS = 2**24
 
 Step = Callable[..., Tensor]
 
@@ -45,6 +47,8 @@ def prepare(network: Network) -> Callable[[Tensor], Tensor]:
     steps = [(op, _step(network, op)) for op in network.operators]
     expiring = _expiring(network)
     start = network.edges[network.input]
+    largest = max(math.prod(edge.shape) for edge in network.edges.values())
+    chunk = max(1, min(_MOST_IMAGES, _MOST_ELEMENTS // largest))
 
     def run(images: Tensor) -> Tensor:
         layout = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
@@ -57,7 +61,7 @@ def prepare(network: Network) -> Callable[[Tensor], Tensor]:
 
     def simulate_all(images: Tensor) -> Tensor:
         with torch.inference_mode(), _exact_arithmetic():
-            return torch.cat([run(chunk) for chunk in images.split(_CHUNK)])
+            return torch.cat([run(part) for part in images.split(chunk)])
 
     return simulate_all
 

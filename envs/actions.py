@@ -13,6 +13,9 @@ from hw_models.errors import AjpqError
 # Width of the ramp of bits across a layer's channels at full spread. A ramp one bit wide (spread
 # 0) already realises every fractional mean: its rounding gives two neighbouring widths.
 _WIDEST_RAMP_BITS = 4.0
+# Sparsity settings up to here mean "prune nothing": leaving a layer whole is a decision that a
+# controller must be able to reach without hitting one exact number.
+_KEEP_ALL = 0.5
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Knobs:
         activation_bits: widths of activations that the target computes with, ascending.
         max_sparsity: the sparsity that 1 stands for.
         fixed_bits: every live channel has this width.
+        granularity: live channels come in blocks of so many.
     """
 
     names: tuple[str, ...]
@@ -33,6 +37,12 @@ class Knobs:
     activation_bits: tuple[int, ...]
     max_sparsity: float
     fixed_bits: int | None
+    granularity: int = 1
+
+    @property
+    def loosest(self) -> np.ndarray:
+        """``[K]`` values that give the most expensive layer; spread does not matter there."""
+        return 1.0 - self.tightest
 
     @property
     def tightest(self) -> np.ndarray:
@@ -47,6 +57,7 @@ def make_knobs(
     *,
     max_sparsity: float,
     fixed_bits: int | None,
+    granularity: int = 1,
 ) -> Knobs:
     """The knobs that a target leaves free.
 
@@ -64,10 +75,13 @@ def make_knobs(
         names += ["bits", "spread"]
     if len(activations) > 1:
         names.append("activation")
-    return Knobs(tuple(names), live, activations, max_sparsity if 0 in weight_bits else 0.0, fixed_bits)
+    reachable = max_sparsity if 0 in weight_bits else 0.0
+    return Knobs(tuple(names), live, activations, reachable, fixed_bits, granularity)
 
 
-def channel_bits(scores: np.ndarray, knobs: Knobs, values: np.ndarray, prunable: bool) -> np.ndarray:
+def channel_bits(
+    scores: np.ndarray, knobs: Knobs, values: np.ndarray, prunable: bool
+) -> np.ndarray:
     """Widths of one layer's channels: the least important are pruned, the rest ramp up.
 
     Args:
@@ -80,10 +94,13 @@ def channel_bits(scores: np.ndarray, knobs: Knobs, values: np.ndarray, prunable:
     """
     setting = dict(zip(knobs.names, values.tolist(), strict=True))
     count = len(scores)
-    sparsity = setting["sparsity"] * knobs.max_sparsity if prunable else 0.0
-    pruned = min(int(np.floor(sparsity * count + 1e-9)), count - 1)
+    beyond = max(0.0, (setting["sparsity"] - _KEEP_ALL) / (1 - _KEEP_ALL))
+    sparsity = beyond * knobs.max_sparsity if prunable else 0.0
+    wanted = max(count - int(np.floor(sparsity * count + 1e-9)), 1)
+    blocks = max(round(wanted / knobs.granularity), 1)
+    live = count if wanted == count else min(blocks * knobs.granularity, count)
+    pruned = count - live
     order = np.argsort(scores, kind="stable")
-    live = count - pruned
     bits = np.zeros(count, dtype=np.int64)
     bits[order[pruned:]] = _ramp(live, knobs, setting)
     return bits
@@ -102,6 +119,11 @@ def _ramp(live: int, knobs: Knobs, setting: Mapping[str, float]) -> np.ndarray:
     return offered[np.abs(wanted[:, None] - offered[None, :]).argmin(axis=1)]
 
 
+def with_sparsity_of(values: np.ndarray, leader: np.ndarray) -> np.ndarray:
+    """``values [K]`` with the sparsity, the first knob, of another layer."""
+    return np.concatenate([leader[:1], values[1:]])
+
+
 def activation_width(knobs: Knobs, values: np.ndarray) -> int:
     """Width of the codes that the layer reads."""
     setting = dict(zip(knobs.names, values.tolist(), strict=True))
@@ -112,13 +134,22 @@ def activation_width(knobs: Knobs, values: np.ndarray) -> int:
 def decode(
     actions: np.ndarray,
     scores: Mapping[str, np.ndarray],
+    leaders: Sequence[int],
     unprunable: frozenset[str],
     knobs: Knobs,
     quantizer: QuantizerSpec,
 ) -> CompressionPolicy:
-    """The policy of a whole walk; ``actions [L, K]`` in [0, 1], layers in the order of ``scores``."""
+    """The policy of a whole walk.
+
+    Args:
+        actions: ``[L, K]`` in [0, 1], layers in the order of ``scores``.
+        leaders: for each layer the index of the layer whose sparsity it takes: the first of those
+            whose channels live and die together. A channel pruned in one of them alone would stay
+            in the network as a row of zeros.
+    """
     layers = {}
-    for (name, layer_scores), values in zip(scores.items(), actions, strict=True):
+    for index, (name, layer_scores) in enumerate(scores.items()):
+        values = with_sparsity_of(actions[index], actions[leaders[index]])
         bits = channel_bits(layer_scores, knobs, values, name not in unprunable)
         layers[name] = LayerPolicy(
             weight_bits=tuple(bits.tolist()), activation_bits=activation_width(knobs, values)

@@ -11,8 +11,8 @@ from ajpq.evaluate import Costs, Metrics
 from envs.actions import Knobs
 from hw_models.errors import BudgetError
 
-# Tightening is searched on this many equal steps between the proposal and the cheapest policy.
-_STEPS = 64
+# A proposal moves on so many equal steps towards the cheapest and towards the richest policy.
+_STEPS = 32
 
 
 @dataclass(frozen=True)
@@ -84,29 +84,45 @@ def project(
     actions: np.ndarray,
     knobs: Knobs,
     budget: Budget,
+    packed_bytes: Callable[[np.ndarray], int],
     price: Callable[[np.ndarray], Costs],
     margin: float,
 ) -> np.ndarray:
-    """The least tightening of ``actions [L, K]`` that meets the budget.
+    """Move ``actions [L, K]`` onto the budget: tighter where they exceed it, looser where not.
 
-    First all layers move together towards more sparsity until the latency bound holds, because
-    compute falls with channels only; then towards narrower widths until the size bound holds;
-    if that is not enough, both together.
+    All layers move by the same share of their way to the cheapest or the richest setting, so that
+    the proposal keeps what it says about layers relative to each other, and no candidate wastes a
+    budget that it was allowed. Widths answer to the size bound, then sparsity to the latency bound,
+    because compute falls with channels, then widths take what pruning has left; if that fails,
+    everything is tightened together. With ``max_drop`` nothing is loosened: there the cheaper
+    policy is the better one.
 
     Raises:
         BudgetError: even the cheapest policy exceeds a bound; the message names its cost.
     """
-    if not budget.bounds or budget.met(price(actions), margin):
+    if not budget.bounds:
         return actions
+    loosest = -_STEPS if budget.max_drop is None else 0
     sparsity = np.array([name == "sparsity" for name in knobs.names], dtype=float)
-    if "latency" in budget.bounds:
-        actions = _tighten(actions, knobs, sparsity, price, lambda c: _within(budget, c, margin, "latency"))
-    if "size" in budget.bounds and "bits" in knobs.names:
-        actions = _tighten(
-            actions, knobs, 1 - sparsity, price, lambda c: _within(budget, c, margin, "size")
-        )
-    everything = np.ones(len(knobs.names))
-    actions = _tighten(actions, knobs, everything, price, lambda c: budget.met(c, margin))
+    widths = np.array([name == "bits" for name in knobs.names], dtype=float)
+
+    def small_enough(moved: np.ndarray) -> bool:
+        ratio = packed_bytes(moved) / budget.reference_bytes
+        return budget.size_ratio is None or ratio <= budget.size_ratio * (1 - margin)
+
+    def all_met(moved: np.ndarray) -> bool:
+        return small_enough(moved) and budget.met(price(moved), margin)
+
+    def fast_enough(moved: np.ndarray) -> bool:
+        return budget.excess(price(moved), margin)["latency"] == 0
+
+    if budget.size_ratio is not None and widths.any():
+        actions = _move(actions, knobs, widths, loosest, small_enough)
+    if budget.latency_ratio is not None:
+        actions = _move(actions, knobs, sparsity, loosest, fast_enough)
+    if budget.size_ratio is not None and widths.any():
+        actions = _move(actions, knobs, widths, loosest, all_met)
+    actions = _move(actions, knobs, np.ones(len(knobs.names)), 0, all_met)
     costs = price(actions)
     if not budget.met(costs, margin):
         raise unreachable(budget, costs, margin)
@@ -124,33 +140,29 @@ def unreachable(budget: Budget, cheapest: Costs, margin: float) -> BudgetError:
     return BudgetError(f"no policy meets the budget: {'; '.join(parts)}")
 
 
-def _within(budget: Budget, costs: Costs, margin: float, name: str) -> bool:
-    return budget.excess(costs, margin)[name] == 0
-
-
-def _tighten(
+def _move(
     actions: np.ndarray,
     knobs: Knobs,
     movable: np.ndarray,
-    price: Callable[[np.ndarray], Costs],
-    good: Callable[[Costs], bool],
+    loosest: int,
+    good: Callable[[np.ndarray], bool],
 ) -> np.ndarray:
-    """Bisect the smallest common step from ``actions`` towards the cheapest settings.
+    """Bisect the loosest common step at which ``good`` holds; the tightest if it never does.
 
-    Costs fall along the way but for small rounding effects of hardware, so the result is checked
-    by the caller, not assumed.
+    Costs fall along the way but for small rounding effects of hardware, so the caller checks the
+    result.
     """
 
     def moved(step: int) -> np.ndarray:
-        share = movable * (step / _STEPS)
-        return actions + share * (knobs.tightest - actions)
+        end = knobs.tightest if step > 0 else knobs.loosest
+        return actions + movable * (abs(step) / _STEPS) * (end - actions)
 
-    if good(price(actions)):
-        return actions
-    low, high = 0, _STEPS
-    if not good(price(moved(high))):
-        return moved(high)
+    if good(moved(loosest)):
+        return moved(loosest)
+    if not good(moved(_STEPS)):
+        return moved(_STEPS)
+    low, high = loosest, _STEPS
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if good(price(moved(middle))) else (middle, high)
+        low, high = (low, middle) if good(moved(middle)) else (middle, high)
     return moved(high)

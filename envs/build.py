@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ajpq.compressed import compressed_view, fit_scales, quantize_edges, weight_bits
-from ajpq.evaluate import Metrics, costs_in_loop, exact_costs, kl_divergence, top1
+from ajpq.apply import apply_policy
+from ajpq.evaluate import Costs, Metrics, costs_in_loop, exact_costs, top1
 from ajpq.graph.channels import channel_groups, coupled_layers
-from ajpq.graph.execute import execute, frozen_batchnorm
 from ajpq.graph.structure import Layer, layer_macs, layers
-from ajpq.grids import edge_grids
-from ajpq.policy import CompressionPolicy, LayerPolicy
+from ajpq.packed import estimated_bytes
+from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, direct_weights, network_of
 from ajpq.quantizers import make_quantizer
-from envs.actions import Knobs, make_knobs
+from ajpq.quantizers.tabulated import tabulated
+from envs.actions import make_knobs
 from envs.budget import Budget, reward, unreachable
+from envs.prior import prior_settings, sensitivities
 from envs.task import CompressionTask, LayerFacts
+from hw_models.network import Network
 
-# Images on which single-layer sensitivities are measured.
-_SENSITIVITY_IMAGES = 200
+Answer = TypeVar("Answer")
 
 
 def reference_budget(
@@ -68,16 +68,24 @@ def build_task(
         problem.target.activation_bits,
         max_sparsity=max_sparsity,
         fixed_bits=fixed_bits,
+        granularity=problem.target.channel_granularity,
     )
-    direct = direct_weights(problem)
+    packed_bytes, price = _pricing(problem)
+    leaders = sparsity_leaders(problem)
+    unprunable = unprunable_layers(problem)
+    table = sensitivities(problem, knobs, leaders, unprunable)
+    facts = layer_facts(problem, table)
     task = CompressionTask(
-        layers=layer_facts(problem, knobs),
+        layers=facts,
         scores=problem.scores,
-        unprunable=unprunable_layers(problem),
+        leaders=leaders,
+        prior=prior_settings(problem, knobs, facts, leaders, unprunable, table, price),
+        unprunable=unprunable,
         knobs=knobs,
         quantizer=problem.quantizer,
         budget=budget,
-        price=lambda policy: costs_in_loop(network_of(problem, policy, direct), problem.target),
+        packed_bytes=packed_bytes,
+        price=price,
         assess=assess,
         score=lambda metrics: reward(
             metrics, budget, kl_weight=kl_weight, soft=budget_mode == "soft"
@@ -86,32 +94,75 @@ def build_task(
         hard=budget_mode == "hard",
     )
     if task.hard and budget.bounds:
-        cheapest = task.price_actions(np.tile(knobs.tightest, (len(task.layers), 1)))
+        cheapest = task.price(task.policy(np.tile(knobs.tightest, (len(task.layers), 1))))
         if not budget.met(cheapest, margin):
             raise unreachable(budget, cheapest, margin)
     return task
+
+
+def _pricing(
+    problem: Problem,
+) -> tuple[Callable[[CompressionPolicy], int], Callable[[CompressionPolicy], Costs]]:
+    """Bytes and costs of the uncompressed weights under a policy, remembered by policy.
+
+    The weights do not change, so their codes at every width are made once.
+    """
+    direct = direct_weights(problem)
+    weights = [_weight(problem, layer) for layer in layers(problem.graph)]
+    quantize = tabulated(make_quantizer(problem.quantizer), weights)
+
+    def network(policy: CompressionPolicy) -> Network:
+        return apply_policy(problem.graph, direct.compressed_state, policy, direct.ranges, quantize)
+
+    return (
+        _remembered(lambda policy: estimated_bytes(network(policy))),
+        _remembered(lambda policy: costs_in_loop(network(policy), problem.target)),
+    )
+
+
+def _remembered(
+    function: Callable[[CompressionPolicy], Answer],
+) -> Callable[[CompressionPolicy], Answer]:
+    """``function`` asked once per policy; answers are numbers, so remembering all is cheap."""
+    answers: dict[str, Answer] = {}
+
+    def ask(policy: CompressionPolicy) -> Answer:
+        key = policy.hash
+        if key not in answers:
+            answers[key] = function(policy)
+        return answers[key]
+
+    return ask
+
+
+def sparsity_leaders(problem: Problem) -> tuple[int, ...]:
+    """For each layer the index of the first layer whose channels live and die with its own."""
+    names = [layer.name for layer in layers(problem.graph)]
+    leaders = list(range(len(names)))
+    for group in coupled_layers(problem.graph):
+        members = sorted(names.index(name) for name in group)
+        for member in members:
+            leaders[member] = members[0]
+    return tuple(leaders)
 
 
 def unprunable_layers(problem: Problem) -> frozenset[str]:
     """Layers that make the logits: none of their channels may be removed."""
     groups = channel_groups(problem.graph)
     return frozenset(
-        layer.name
-        for layer in layers(problem.graph)
-        if bool((groups[layer.node.output] < 0).any())
+        layer.name for layer in layers(problem.graph) if bool((groups[layer.node.output] < 0).any())
     )
 
 
-def layer_facts(problem: Problem, knobs: Knobs) -> tuple[LayerFacts, ...]:
-    """Facts of all layers in execution order."""
+def layer_facts(problem: Problem, table: np.ndarray) -> tuple[LayerFacts, ...]:
+    """Facts of all layers in execution order; ``table [L, 2]`` are the sensitivities."""
     graph = problem.graph
     found = layers(graph)
     coupled = {name for names in coupled_layers(graph) if len(names) > 1 for name in names}
     macs = {layer.name: layer_macs(graph, layer) for layer in found}
     weights = {layer.name: _weight(problem, layer).numel() for layer in found}
-    sensitivities = _normalised([_sensitivity(problem, layer, knobs) for layer in found])
     facts = []
-    for layer, sensitivity in zip(found, sensitivities, strict=True):
+    for layer, sensitivity in zip(found, _normalised(table), strict=True):
         shape = _weight(problem, layer).shape
         groups = int(layer.node.attributes.get("groups", 1))
         positions = int(np.prod(graph.shapes[layer.node.output][1:], dtype=np.int64))
@@ -138,36 +189,8 @@ def _weight(problem: Problem, layer: Layer) -> Tensor:
     return problem.state[layer.node.parameters["weight"]]
 
 
-def _normalised(table: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _normalised(table: np.ndarray) -> list[tuple[float, float]]:
     """Square roots, so that a few very sensitive layers do not flatten the rest; largest is 1."""
-    values = np.sqrt(np.maximum(np.array(table), 0.0))
+    values = np.sqrt(np.maximum(table, 0.0))
     values /= np.maximum(values.max(axis=0), 1e-12)
     return [(float(narrow), float(pruned)) for narrow, pruned in values]
-
-
-@torch.no_grad()
-def _sensitivity(problem: Problem, layer: Layer, knobs: Knobs) -> tuple[float, float]:
-    """KL divergence with only this layer narrow, and with only half of its channels."""
-    whole = problem.uniform(32)
-    order = np.argsort(problem.scores[layer.name], kind="stable")
-    halved = np.full(layer.channels, 32)
-    halved[order[: layer.channels // 2]] = 0
-    narrow = np.full(layer.channels, knobs.fixed_bits or knobs.weight_bits[0])
-    return _alone(problem, whole, layer, narrow), _alone(problem, whole, layer, halved)
-
-
-def _alone(
-    problem: Problem, whole: CompressionPolicy, layer: Layer, bits: np.ndarray
-) -> float:
-    changed = LayerPolicy(weight_bits=tuple(bits.tolist()), activation_bits=32)
-    policy = whole.model_copy(update={"layers": {**whole.layers, layer.name: changed}})
-    quantizer = make_quantizer(policy.quantizer)
-    widths = weight_bits(problem.graph, policy)
-    scales = fit_scales(problem.graph, problem.state, widths, quantizer)
-    view = compressed_view(problem.graph, problem.state, widths, scales, quantizer)
-    edge = quantize_edges(edge_grids(problem.graph, policy, problem.ranges))
-    sample = problem.search_sample
-    assert sample.float_logits is not None
-    images = sample.images[:_SENSITIVITY_IMAGES]
-    logits = execute(problem.graph, view, images, edge=edge, batchnorm=frozen_batchnorm)
-    return kl_divergence(sample.float_logits[:_SENSITIVITY_IMAGES], logits)

@@ -18,12 +18,14 @@ class JointCompressionEnv(gym.Env[np.ndarray, np.ndarray]):
 
     ## Action space
 
-    ``Box(-1, 1, (K,), float32)``, mapped linearly to [0, 1]. Pruning is quantization with 0 bits:
-    channels are ranked by the criterion, the least important get 0 bits.
+    ``Box(-1, 1, (K,), float32)``: offsets of up to 0.5 from the prior that single-layer
+    measurements suggest (:mod:`envs.prior`); the sum is a setting in [0, 1]. Pruning is
+    quantization with 0 bits: channels are ranked by the criterion, the least important get 0 bits.
 
-    | knob         | meaning at -1 .. 1                                                         |
+    | knob         | meaning of a setting from 0 to 1                                           |
     |--------------|----------------------------------------------------------------------------|
-    | `sparsity`   | share of pruned channels, 0 .. `max_sparsity`                              |
+    | `sparsity`   | share of pruned channels: none up to 0.5, then 0 .. `max_sparsity`; of        |
+    |              | layers that can only be pruned together the first decides                   |
     | `bits`       | mean width of live channels, narrowest .. widest that the target stores    |
     | `spread`     | range of widths within the layer, 1 .. 4 bits, more for important channels |
     | `activation` | width of the codes that the layer reads, narrowest .. widest               |
@@ -33,7 +35,7 @@ class JointCompressionEnv(gym.Env[np.ndarray, np.ndarray]):
 
     ## Observation space
 
-    ``Box(0, 1, (19 + K,), float32)``
+    ``Box(0, 1, (19 + 2 K,), float32)``
 
     | index   | content                                                                     |
     |---------|-----------------------------------------------------------------------------|
@@ -47,14 +49,14 @@ class JointCompressionEnv(gym.Env[np.ndarray, np.ndarray]):
     | 13, 14  | weight bits and MACs spent so far, as a share of the 8-bit network's         |
     | 15, 16  | weights and MACs of the layers still to come, as shares                      |
     | 17, 18  | latency bound (ratio), size bound (ratio x 4)                                |
-    | 19 ..   | the previous action in [0, 1]; 0.5 at the first layer                        |
+    | 19 ..   | K: the prior of this layer; K: the previous settings, 0.5 at the first layer |
 
     ## Reward
 
     Zero until the last layer, then that of :func:`envs.budget.reward`: accuracy after the short
     PSG fine-tune against the uncompressed network, or, with `max_drop`, the cost. A hard budget
-    first projects the actions of the whole episode onto the budget; a soft one subtracts a
-    penalty.
+    first projects the actions of the whole episode onto the budget (:func:`envs.budget.project`);
+    a soft one subtracts a penalty.
 
     ## Episode end
 
@@ -92,11 +94,9 @@ class JointCompressionEnv(gym.Env[np.ndarray, np.ndarray]):
         self._taken = np.zeros((0, len(self.task.knobs.names)))
         return observe(self.task, 0, self._taken), {}
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Decide one layer; the last decision is assessed."""
-        values = np.clip((np.asarray(action, dtype=np.float64) + 1) / 2, 0.0, 1.0)
+        values = self.task.settings(len(self._taken), action)
         self._taken = np.vstack([self._taken, values])
         done = len(self._taken) == len(self.task.layers)
         value, info = self._finish() if done else (0.0, {})
@@ -106,7 +106,14 @@ class JointCompressionEnv(gym.Env[np.ndarray, np.ndarray]):
         task = self.task
         actions = self._taken
         if task.hard:
-            actions = project(actions, task.knobs, task.budget, task.price_actions, task.margin)
+            actions = project(
+                actions,
+                task.knobs,
+                task.budget,
+                lambda moved: task.packed_bytes(task.policy(moved)),
+                lambda moved: task.price(task.policy(moved)),
+                task.margin,
+            )
         policy = task.policy(actions)
         metrics = task.assess(policy)
         value = task.score(metrics)

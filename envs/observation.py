@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.actions import channel_bits
+from envs.actions import channel_bits, with_sparsity_of
 from envs.task import CompressionTask, LayerFacts
 
 _STATIC = 13
@@ -14,7 +14,7 @@ _BUDGET = 2
 
 def observation_size(task: CompressionTask) -> int:
     """Length of the observation vector."""
-    return _STATIC + _SPENT + _BUDGET + len(task.knobs.names)
+    return _STATIC + _SPENT + _BUDGET + 2 * len(task.knobs.names)
 
 
 def observe(task: CompressionTask, index: int, taken: np.ndarray) -> np.ndarray:
@@ -23,9 +23,16 @@ def observe(task: CompressionTask, index: int, taken: np.ndarray) -> np.ndarray:
     ``index`` may be the number of layers: the observation after the last decision.
     """
     facts = task.layers[min(index, len(task.layers) - 1)]
+    prior = task.prior[min(index, len(task.layers) - 1)]
     previous = taken[-1] if index else np.full(len(task.knobs.names), 0.5)
     vector = np.concatenate(
-        [_static(facts, index, len(task.layers)), _spent(task, taken), _bounds(task), previous]
+        [
+            _static(facts, index, len(task.layers)),
+            _spent(task, taken),
+            _bounds(task),
+            prior,
+            previous,
+        ]
     )
     return np.clip(vector, 0.0, 1.0).astype(np.float32)
 
@@ -58,7 +65,9 @@ def _spent(task: CompressionTask, taken: np.ndarray) -> np.ndarray:
     """Weight bits and MACs spent so far and still open, as shares of the 8-bit network."""
     bits = macs = passed_bits = passed_macs = 0.0
     live_inputs = 1.0
-    for facts, values in zip(task.layers, taken, strict=False):
+    for index, values in enumerate(taken):
+        facts = task.layers[index]
+        values = with_sparsity_of(values, taken[task.leaders[index]])
         prunable = facts.name not in task.unprunable
         widths = channel_bits(task.scores[facts.name], task.knobs, values, prunable)
         live = float((widths > 0).mean())

@@ -12,6 +12,9 @@ from ajpq.policy import CompressionPolicy, QuantizerSpec
 from envs.actions import Knobs, decode
 from envs.budget import Budget
 
+# How far an action of 1 moves a setting from the prior.
+REACH = 0.5
+
 
 @dataclass(frozen=True)
 class LayerFacts:
@@ -45,8 +48,11 @@ class CompressionTask:
     Attributes:
         layers: in execution order.
         scores: layer name -> ``[C]`` importance, same order.
+        leaders: for each layer the index of the one that decides its sparsity.
+        prior: ``[L, K]`` settings in [0, 1] that single-layer measurements suggest.
         unprunable: layers whose channels must live (those that make the logits).
-        price: costs of a policy before any training; must be cheap.
+        packed_bytes: size of the packed file before any training; the cheapest question.
+        price: all costs of a policy before any training; asks the target.
         assess: metrics of a policy after the short fine-tune; a pure function.
         score: reward of metrics.
         margin: share of the budget that projection leaves free.
@@ -55,20 +61,25 @@ class CompressionTask:
 
     layers: tuple[LayerFacts, ...]
     scores: Mapping[str, np.ndarray]
+    leaders: tuple[int, ...]
+    prior: np.ndarray
     unprunable: frozenset[str]
     knobs: Knobs
     quantizer: QuantizerSpec
     budget: Budget
+    packed_bytes: Callable[[CompressionPolicy], int]
     price: Callable[[CompressionPolicy], Costs]
     assess: Callable[[CompressionPolicy], Metrics]
     score: Callable[[Metrics], float]
     margin: float = 0.02
     hard: bool = True
 
+    def settings(self, index: int, action: np.ndarray) -> np.ndarray:
+        """``[K]`` settings of layer ``index`` for an action in [-1, 1]: an offset from the prior."""
+        return np.clip(self.prior[index] + REACH * np.asarray(action, dtype=np.float64), 0.0, 1.0)
+
     def policy(self, actions: np.ndarray) -> CompressionPolicy:
         """Decode ``[L, K]`` settings in [0, 1]."""
-        return decode(actions, self.scores, self.unprunable, self.knobs, self.quantizer)
-
-    def price_actions(self, actions: np.ndarray) -> Costs:
-        """Costs of the decoded policy."""
-        return self.price(self.policy(actions))
+        return decode(
+            actions, self.scores, self.leaders, self.unprunable, self.knobs, self.quantizer
+        )

@@ -43,11 +43,14 @@ class Target(ABC):
         name: how results call it.
         weight_bits: the widths that a weight row may have, 0 (pruned) included.
         activation_bits: the widths that an edge may have.
+        channel_granularity: output channels are computed in blocks of so many; live channels that
+            do not fill a block are free.
     """
 
     name: str
     weight_bits: tuple[int, ...] = (0, 2, 3, 4, 5, 6, 7, 8, 32)
     activation_bits: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 32)
+    channel_granularity: int = 1
 
     @abstractmethod
     def cost(self, network: Network) -> NetworkCost:

@@ -15,7 +15,8 @@ operator kind           attributes (shapes without the batch dimension)
                         weights ``[C, 1, 1, 1]``; not counted as MACs
 ``activation``          ``function``: ``relu``, ``relu6``, ``hardswish``, ``hardsigmoid``,
                         ``sigmoid`` or ``silu``
-``add``, ``mul``        two inputs; ``mul`` broadcasts ``(C, 1, 1)`` over space
+``add``, ``mul``        two inputs; ``mul`` broadcasts a second input of shape
+                        ``(C, 1, 1)`` or ``(C,)`` over space
 ``concat``              along channels, any number of inputs
 ``select``              ``index``: the input channel of every output channel, -1 for a zero channel
 ``subsample``           ``stride`` (h, w): every h-th row, every w-th column
@@ -37,10 +38,24 @@ from typing import Any
 import numpy as np
 
 KINDS = frozenset(
-    "conv linear affine activation add mul concat select subsample pad maxpool avgpool "
-    "globalavgpool flatten".split()
+    [
+        "conv",
+        "linear",
+        "affine",
+        "activation",
+        "add",
+        "mul",
+        "concat",
+        "select",
+        "subsample",
+        "pad",
+        "maxpool",
+        "avgpool",
+        "globalavgpool",
+        "flatten",
+    ]
 )
-ACTIVATIONS = frozenset("relu relu6 hardswish hardsigmoid sigmoid silu".split())
+ACTIVATIONS = frozenset(["relu", "relu6", "hardswish", "hardsigmoid", "sigmoid", "silu"])
 FLOAT_BITS = 32
 
 

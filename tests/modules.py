@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import numpy as np
 import torch
@@ -225,8 +226,9 @@ def randomize_batchnorm(model: nn.Module) -> nn.Module:
     return model
 
 
+@cache
 def traced(name: str, seed: int = 0) -> tuple[Graph, dict[str, Tensor]]:
-    """Graph and state dict of a network of :data:`NETWORKS`."""
+    """Graph and state dict of a network of :data:`NETWORKS`; shared, so do not change them."""
     model = build(name, seed)
     return trace(model, IMAGE), model.state_dict()
 

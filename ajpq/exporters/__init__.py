@@ -9,7 +9,6 @@ from ajpq.exporters.onnx_file import export_onnx
 from ajpq.exporters.packed_file import export_packed
 from ajpq.exporters.policy_file import export_policy
 from ajpq.policy import CompressionPolicy
-from hw_models.errors import UnknownNameError
 from hw_models.network import Network
 
 Exporter = Callable[[Network, CompressionPolicy, Path], Path]
@@ -20,14 +19,3 @@ EXPORTERS: Mapping[str, Exporter] = {
     "onnx": export_onnx,
     "packed": export_packed,
 }
-
-
-def exporter(name: str) -> Exporter:
-    """The exporter of a format.
-
-    Raises:
-        UnknownNameError: no such format.
-    """
-    if name not in EXPORTERS:
-        raise UnknownNameError("format", name, EXPORTERS)
-    return EXPORTERS[name]

@@ -15,14 +15,16 @@ _LARGEST_BIAS = float(1 << 30)
 def add_layer(graph: GraphBuilder, op: Operator, source: Edge, tensor: str) -> str:
     """Real values of the layer before its activation."""
     assert op.weights is not None
-    image = graph.real(tensor, source)
-    if op.kind == "linear":
-        weight, bias = _parameters(graph, op.weights, source, outputs_last=True)
-        return graph.node("Gemm", [image, weight, bias])
     if op.kind == "affine" and len(source.shape) == 1:
-        return _vector_affine(graph, op.weights, image)
-    weight, bias = _parameters(graph, op.weights, source, outputs_last=False)
-    return graph.node("Conv", [image, weight, bias], **_geometry(op))
+        return _vector_affine(graph, op.weights, graph.real(tensor, source))
+    rows = _integer_rows(op.weights, source)
+    if rows is None:
+        inputs = [graph.plain_real(tensor, source), *_real_parameters(graph, op)]
+    else:
+        inputs = [graph.real(tensor, source), *_integer_parameters(graph, op, source, *rows)]
+    if op.kind == "linear":
+        return graph.node("Gemm", inputs)
+    return graph.node("Conv", inputs, **_geometry(op))
 
 
 def _geometry(op: Operator) -> dict[str, Any]:
@@ -47,27 +49,30 @@ def _vector_affine(graph: GraphBuilder, weights: Weights, image: str) -> str:
     return graph.node("Add", [scaled, graph.constant(weights.bias)])
 
 
-def _parameters(
-    graph: GraphBuilder, weights: Weights, source: Edge, *, outputs_last: bool
+def _laid_out(op: Operator, rows: np.ndarray) -> np.ndarray:
+    """Gemm wants ``[I, O]``."""
+    return rows.T if op.kind == "linear" else rows
+
+
+def _real_parameters(graph: GraphBuilder, op: Operator) -> tuple[str, str]:
+    """Float tensors of weight and bias."""
+    weights = op.weights
+    assert weights is not None
+    scales = weights.scales.reshape(-1, *[1] * (weights.codes.ndim - 1))
+    rows = weights.codes.astype(np.float32) * scales
+    return graph.constant(_laid_out(op, rows)), graph.constant(weights.bias)
+
+
+def _integer_parameters(
+    graph: GraphBuilder, op: Operator, source: Edge, codes: np.ndarray, scales: np.ndarray
 ) -> tuple[str, str]:
-    """Tensors of weight and bias; ``outputs_last`` transposes ``[O, I]`` to ``[I, O]``."""
-    codes, scales, fits = _positive_scales(weights, source)
-    # Real inputs get real weights: from a DequantizeLinear, ONNX Runtime would make a MatMulNBits,
-    # which quantizes its input on the way.
-    if is_real(source) or FLOAT_BITS in weights.bits or not fits:
-        rows = weights.scales.reshape(-1, *[1] * (weights.codes.ndim - 1))
-        real = weights.codes.astype(np.float32) * rows
-        real = real.T if outputs_last else real
-        return graph.constant(real), graph.constant(weights.bias)
-    stored = (codes + 128).astype(np.uint8)
-    stored = stored.T if outputs_last else stored
+    """Dequantized tensors of weight and bias."""
+    assert op.weights is not None
+    stored = graph.constant(_laid_out(op, (codes + 128).astype(np.uint8)))
     zeros = graph.constant(np.full(len(scales), 128, dtype=np.uint8))
-    weight = graph.node(
-        "DequantizeLinear",
-        [graph.constant(stored), graph.constant(scales), zeros],
-        axis=int(outputs_last),
-    )
-    return weight, _bias(graph, weights.bias, scales, source)
+    axis = int(op.kind == "linear")
+    weight = graph.node("DequantizeLinear", [stored, graph.constant(scales), zeros], axis=axis)
+    return weight, _bias(graph, op.weights.bias, scales, source)
 
 
 def _bias(graph: GraphBuilder, bias: np.ndarray, scales: np.ndarray, source: Edge) -> str:
@@ -77,7 +82,7 @@ def _bias(graph: GraphBuilder, bias: np.ndarray, scales: np.ndarray, source: Edg
     return graph.node("DequantizeLinear", [codes, graph.constant(steps), zeros], axis=0)
 
 
-def _positive_scales(weights: Weights, source: Edge) -> tuple[np.ndarray, np.ndarray, bool]:
+def _integer_rows(weights: Weights, source: Edge) -> tuple[np.ndarray, np.ndarray] | None:
     """Rows as ONNX can hold them: positive scales, and steps that suit an int32 bias.
 
     A negative scale turns the signs of its codes. The bias is counted in steps of the row, so the
@@ -86,8 +91,12 @@ def _positive_scales(weights: Weights, source: Edge) -> tuple[np.ndarray, np.nda
     below 2**-7 of the bias, less than one output step.
 
     Returns:
-        int64 codes, ``[O]`` float32 scales > 0, and whether the codes fit int8.
+        int64 codes and ``[O]`` float32 scales > 0; None if the layer has to stay float: 32-bit
+        rows, codes that do not fit, or real inputs (from a DequantizeLinear behind these, ONNX
+        Runtime would make a MatMulNBits, which quantizes its input on the way).
     """
+    if is_real(source) or FLOAT_BITS in weights.bits:
+        return None
     rows = (-1, *[1] * (weights.codes.ndim - 1))
     largest = np.abs(weights.codes.reshape(len(weights.bits), -1).astype(np.float64)).max(1)
     split = np.maximum(127 // np.maximum(largest, 1), 1)
@@ -97,4 +106,5 @@ def _positive_scales(weights: Weights, source: Edge) -> tuple[np.ndarray, np.nda
     steps[steps == 0] = 1
     factor = np.sign(weights.scales) * split * scales / steps
     codes = np.rint(weights.codes * factor.reshape(rows)).astype(np.int64)
-    return codes, steps.astype(np.float32), bool(codes.min() >= -128 and codes.max() <= 127)
+    fits = codes.min() >= -128 and codes.max() <= 127
+    return (codes, steps.astype(np.float32)) if fits else None

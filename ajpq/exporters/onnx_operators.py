@@ -16,7 +16,6 @@ OPSET = 21
 _IR_VERSION = 10
 _Edges = Sequence[Edge]
 _Tensors = Sequence[str]
-_Mover = Callable[[GraphBuilder, Operator, _Edges, Edge, _Tensors], str]
 _Maker = Callable[[GraphBuilder, Operator, _Edges, Edge, _Tensors], str]
 
 
@@ -92,9 +91,17 @@ def _binary(kind: str) -> _Maker:
         graph: GraphBuilder, op: Operator, sources: _Edges, target: Edge, tensors: _Tensors
     ) -> str:
         pairs = zip(tensors, sources, strict=True)
-        return graph.node(kind, [graph.real(tensor, edge) for tensor, edge in pairs])
+        images = [(_over_space(graph, tensor, edge, target), edge) for tensor, edge in pairs]
+        return graph.node(kind, [graph.real(tensor, edge) for tensor, edge in images])
 
     return make
+
+
+def _over_space(graph: GraphBuilder, tensor: str, edge: Edge, target: Edge) -> str:
+    """A vector beside an image has one value per channel."""
+    if len(edge.shape) == len(target.shape):
+        return tensor
+    return graph.node("Unsqueeze", [tensor, graph.integers([2, 3])])
 
 
 def _identity(
@@ -154,7 +161,7 @@ def _flatten(
     return graph.node("Flatten", [tensors[0]], axis=1)
 
 
-_MOVERS: dict[str, _Mover] = {
+_MOVERS: dict[str, _Maker] = {
     "concat": _concat,
     "select": _select,
     "subsample": _subsample,

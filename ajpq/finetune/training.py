@@ -142,9 +142,7 @@ def _optimizer(stage: Stage, inputs: StageInputs, leaves: Mapping[str, Tensor]) 
     if stage.mode != "psg":
         return inner
     settings = stage.psg
-    return PSGD(
-        inner, {}, lambda_s=settings.lambda_s, eps=settings.eps, scaling=settings.scaling
-    )
+    return PSGD(inner, {}, lambda_s=settings.lambda_s, eps=settings.eps, scaling=settings.scaling)
 
 
 def _refit(
@@ -173,9 +171,7 @@ def _psg_targets(
         if stage.psg.form == "sparse":
             targets[weight] = zero_target
         else:
-            targets[weight] = grid_target(
-                goal.bits[layer.name], scales[layer.name], goal.quantizer
-            )
+            targets[weight] = grid_target(goal.bits[layer.name], scales[layer.name], goal.quantizer)
     return targets
 
 
@@ -190,7 +186,7 @@ def _loss_function(
         if stage.mode != "straight_through" or goal is None:
             return execute(graph, state, images, batchnorm=batch_statistics)
         view = compressed_view(graph, state, goal.bits, scales, goal.quantizer)
-        edge = quantize_edges(goal.grids)
+        edge = quantize_edges(goal.grids if stage.activations == "quantized" else {})
         return execute(graph, view, images, edge=edge, batchnorm=batch_statistics)
 
     def loss_of(

@@ -23,8 +23,9 @@ def _operation(fx_node: Any) -> tuple[str, bool]:
 
 
 def is_supported(fx_node: Any) -> bool:
-    """Whether an operation of this name is known, or nothing reads its result."""
-    return _operation(fx_node)[0] in _HANDLERS or not fx_node.users
+    """Whether an operation of this name is known, or has no effect."""
+    name, in_place = _operation(fx_node)
+    return name in _HANDLERS or not (fx_node.users or in_place)
 
 
 def convert(tracer: Tracer, fx_node: Any) -> None:
@@ -137,7 +138,7 @@ def _binary(kind: str) -> Callable[[Tracer, Any, dict[str, Any]], Value]:
             raise unsupported(fx_node, f"broadcasts {shapes[0]} and {shapes[1]}")
         inputs = [tracer.edge(node) for node in full]
         inputs += [tracer.materialise(tracer.values[gate], gate.name) for gate in gates]
-        return tracer.emit(fx_node.name, kind, (*inputs, *inputs)[:2], shape)
+        return tracer.emit(fx_node.name, kind, tuple(inputs), shape)
 
     return handler
 

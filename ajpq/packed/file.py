@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ajpq.files import write_atomically
 from ajpq.packed.codes import Group, decode, encode, estimated_stream_bytes
 from ajpq.packed.header import Header, build_network, dump_header, parse_header, stores_zero_rows
 from hw_models.errors import AjpqError
@@ -64,7 +65,7 @@ def estimated_bytes(network: Network) -> int:
 
 def save(network: Network, path: Path) -> Path:
     """Write the packed file and return its path."""
-    path.write_bytes(pack(network))
+    write_atomically(path, pack(network))
     return path
 
 
@@ -167,8 +168,8 @@ def _split(data: bytes) -> list[bytes]:
     start = _PREFIX.size + _LENGTHS.size
     if len(data) < start or data[:4] != MAGIC:
         raise AjpqError("this is not a packed file: it does not begin with AJPQ")
-    _, version, _, checksum = _PREFIX.unpack_from(data)
-    if version != VERSION:
+    _, version, reserved, checksum = _PREFIX.unpack_from(data)
+    if version != VERSION or reserved:
         raise AjpqError(f"the packed file has version {version}, this program reads {VERSION}")
     lengths = _LENGTHS.unpack_from(data, _PREFIX.size)
     if zlib.crc32(data[_PREFIX.size :]) != checksum or start + sum(lengths) != len(data):

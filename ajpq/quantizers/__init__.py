@@ -67,9 +67,7 @@ def snap(weight: Tensor, bits: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
     return torch.where(rows(bits == 32, weight), weight, on_grid)
 
 
-def straight_through(
-    weight: Tensor, bits: Tensor, scales: Tensor, quantizer: Quantizer
-) -> Tensor:
+def straight_through(weight: Tensor, bits: Tensor, scales: Tensor, quantizer: Quantizer) -> Tensor:
     """Quantized weights whose gradient reaches ``weight`` unchanged; pruned rows get none.
 
     Source: straight-through estimator, Bengio et al., arXiv 1308.3432.

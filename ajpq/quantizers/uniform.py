@@ -11,7 +11,8 @@ from torch import Tensor
 # Clipping ratios from which the search for the MSE-optimal scale starts, and the number of
 # alternating refinements after it: codes for a fixed scale, then the least-squares scale for
 # fixed codes. Neither step can raise the error.
-_RATIOS = torch.linspace(0.30, 1.0, 15)
+# Wide codes want almost the full range but are sensitive to where the last code falls.
+_RATIOS = torch.cat([torch.linspace(0.30, 0.75, 10), torch.linspace(0.80, 1.02, 34)])
 _REFINEMENTS = 3
 
 

@@ -80,7 +80,9 @@ def trade_off_chart(run: RunRecord, axis: str, unit: str, factor: float) -> go.F
         x_value, y_value = run.metric(side, axis), run.metric(side, "top1_val")
         if x_value is not None and y_value is not None:
             figure.add_trace(_star(factor * x_value, y_value, name, color, symbol))
-    figure.update_xaxes(type="log" if axis == "packed_bytes" else "linear")
+    if axis == "packed_bytes":
+        ticks = [digit * 10.0**power for power in range(-3, 8) for digit in (1, 2, 5)]
+        figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     return figure
 
 
@@ -128,7 +130,7 @@ def seconds_chart(run: RunRecord) -> go.Figure | None:
     known = [e for e in run.candidates if e.get("seconds") is not None]
     if not known:
         return None
-    figure = _figure("candidate", "seconds", height=280)
+    figure = _figure("candidate", "seconds", height=360)
     x, y = [e["index"] for e in known], [e["seconds"] for e in known]
     figure.add_trace(go.Bar(x=x, y=y, marker={"color": BLUE}, name="seconds"))
     return figure

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from ajpq.policy import CompressionPolicy
 from ajpq.reporting.record import RunRecord, read_run, width_counts
@@ -50,6 +51,8 @@ def _draw_trade_off(axes: Axes, run: RunRecord) -> None:
             axes.scatter([stored / 1e3], [top1], s=area, color=color, marker=marker, label=side)
     if axes.collections:  # an empty panel has no logarithms
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.legend(frameon=False)
     axes.set(xlabel="packed file, kB", ylabel="top-1 on validation images, %")

@@ -48,9 +48,11 @@ def _edge_bound(edge: Edge) -> float:
 
 
 def _row_bound(weights: Weights, largest_input: float) -> float:
-    rows = weights.codes.reshape(len(weights.bits), -1).astype(np.float64)
-    norms = np.sqrt((rows**2).sum(axis=1)) * np.abs(weights.scales)
-    return float((np.abs(weights.bias) + norms * largest_input).max(initial=0.0))
+    """The largest output: certain for short rows, two times their Euclidean norm for long ones."""
+    rows = np.abs(weights.codes.reshape(len(weights.bits), -1).astype(np.float64))
+    norms = np.minimum(rows.sum(axis=1), 2 * np.sqrt((rows**2).sum(axis=1)))
+    reach = norms * np.abs(weights.scales) * largest_input
+    return float((np.abs(weights.bias) + reach).max(initial=0.0))
 
 
 def _operator_bound(network: Network, operator: Operator) -> float:
@@ -95,8 +97,8 @@ def edge_grids(network: Network, output_range: float | None) -> dict[str, Grid]:
 
     The IR leaves the output real. Here it gets int8 codes that reach from ``-output_range`` to
     ``output_range``. Without one, a layer's outputs are taken to stay below
-    ``|bias| + |row| * largest input``, with the Euclidean norm of the row: what a row reaches when
-    all the energy of a full-scale input lies along it. Outputs beyond saturate.
+    ``|bias| + 2 * norm(row) * largest input``: the sum of magnitudes, which none can exceed, is
+    out of all proportion for long rows. Outputs beyond saturate.
     """
     tail, sources = real_tail(network)
     if output_range is None:

@@ -85,6 +85,13 @@ def residual_then_silu(b, x):
 
 
 @tiny((3, 6, 6))
+def residual_then_hardsigmoid(b, x):
+    y = b.conv(x, 8, activation=None, weights=random_weights((8, 8, 3, 3), b.rng, gain=3.0))
+    edge = Edge("gate", (8, 6, 6), 8, False, 1 / 255)
+    return b.add("add", (y, x), edge, activation="hardsigmoid")
+
+
+@tiny((3, 6, 6))
 def concat_and_relu6(b, x):
     y = b.conv(x, 4)
     joined = b.like(x, "concat", (12, 6, 6))
@@ -155,12 +162,16 @@ pool_case(
 
 
 def function_case(function: str) -> None:
+    """Wide inputs and grids that reach further than the function, so that clamps are seen."""
+    scales = {"hardsigmoid": 1 / 200, "sigmoid": 1 / 255}
+
     @tiny((3, 6, 6))
     def body(b, x):
-        x = b.conv(x, 8, activation=None)
-        flat = function in ("hardsigmoid", "sigmoid")
-        signed = function in ("hardswish", "silu")
-        edge = Edge("function", (8, 6, 6), 8, signed, 1 / 255 if flat else 0.02)
+        wide = random_weights((8, 8, 3, 3), b.rng, gain=4.0)
+        x = b.conv(x, 8, activation=None, scale=0.05, weights=wide)
+        edge = Edge(
+            "function", (8, 6, 6), 8, function in ("hardswish", "silu"), scales.get(function, 0.03)
+        )
         return b.add("activation", (x,), edge, function=function)
 
     ZOO[f"alone_{function}"] = ZOO.pop("body")

@@ -22,7 +22,11 @@ def random_images(count: int, seed: int = 5, shape: tuple[int, ...] = IMAGE) -> 
 def random_weights(
     rng: np.random.Generator, shape: tuple[int, ...], bits: np.ndarray, step: float
 ) -> Weights:
-    """Gaussian rows on their own grids; scales have both signs; ``step`` is the input's scale."""
+    """Gaussian rows on their own grids; scales have both signs.
+
+    Biases are whole numbers of steps of their row, ``step`` being the input's scale: that is all
+    that an int32 bias can hold.
+    """
     rows = (-1, *[1] * (len(shape) - 1))
     sizes = np.sqrt(2 / np.prod(shape[1:])) * rng.uniform(0.5, 1.5, shape[0])
     real = rng.normal(size=shape) * sizes.reshape(rows)
@@ -31,7 +35,9 @@ def random_weights(
     scales = np.where(bits == 32, 1, np.where(bits == 0, 0, scales)).astype(np.float32)
     codes = np.where((bits == 0).reshape(rows), 0, real / np.where(scales, scales, 1).reshape(rows))
     codes = np.where((bits == 32).reshape(rows), codes, np.rint(codes))
-    bias = np.where(bits == 0, 0, 0.1 * rng.normal(size=shape[0])).astype(np.float32)
+    bias = np.where(bits == 0, 0, 0.1 * rng.normal(size=shape[0]))
+    grid = np.where(bits == 32, 1e-9, np.float32(step) * np.where(scales, scales, 1))
+    bias = (np.rint(bias / grid) * grid).astype(np.float32)
     kind = np.float32 if 32 in bits else np.int8
     return Weights((codes + 0.0).astype(kind), scales, bits.astype(np.uint8), bias)
 

@@ -1,0 +1,144 @@
+"""What single-layer measurements say before any search: a prior for every layer's settings.
+
+The controllers learn offsets from it. Along the prior, projection onto the budget is the greedy
+algorithm: it prunes first where a second saved costs the least divergence. Widths follow from the
+error model ``a_i * 4**-b_i``: under a bound on ``sum(n_i * b_i)`` the best ``b_i`` is a constant plus
+``log2(a_i / n_i) / 2``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from ajpq.compressed import compressed_view, fit_scales, quantize_edges, weight_bits
+from ajpq.evaluate import Costs, kl_divergence
+from ajpq.graph.execute import execute, frozen_batchnorm
+from ajpq.graph.structure import layers
+from ajpq.grids import edge_grids
+from ajpq.policy import CompressionPolicy, LayerPolicy
+from ajpq.problem import Problem
+from ajpq.quantizers import make_quantizer
+from envs.actions import Knobs
+from envs.task import LayerFacts
+
+# Images on which sensitivities are measured.
+_IMAGES = 200
+
+
+def sensitivities(
+    problem: Problem, knobs: Knobs, leaders: Sequence[int], unprunable: frozenset[str]
+) -> np.ndarray:
+    """``[L, 2]`` KL divergence in nats of changing one thing in the uncompressed network.
+
+    Column 0: the layer at the second narrowest width. Column 1: half of the channels pruned, in
+    all layers that have to be pruned with it; zero for layers that cannot be pruned.
+    """
+    names = [layer.name for layer in layers(problem.graph)]
+    width = knobs.fixed_bits or knobs.weight_bits[min(1, len(knobs.weight_bits) - 1)]
+    table = np.zeros((len(names), 2))
+    for index, name in enumerate(names):
+        channels = problem.channels[name]
+        table[index, 0] = _divergence(problem, {name: np.full(channels, width)})
+        if name not in unprunable and leaders[index] == index:
+            table[index, 1] = _divergence(problem, _halved(problem, leaders, index, 32))
+    table[:, 1] = [table[leader, 1] for leader in leaders]
+    return table
+
+
+def prior_settings(
+    problem: Problem,
+    knobs: Knobs,
+    facts: Sequence[LayerFacts],
+    leaders: Sequence[int],
+    unprunable: frozenset[str],
+    table: np.ndarray,
+    price: Callable[[CompressionPolicy], Costs],
+) -> np.ndarray:
+    """``[L, K]`` settings in [0, 1]."""
+    columns = {
+        "sparsity": _sparsity_prior(problem, leaders, unprunable, table, price),
+        "bits": _bits_prior(facts, knobs, table),
+        "spread": np.full(len(facts), 0.1),
+        "activation": np.ones(len(facts)),
+    }
+    return np.stack([columns[name] for name in knobs.names], axis=1)
+
+
+def _sparsity_prior(
+    problem: Problem,
+    leaders: Sequence[int],
+    unprunable: frozenset[str],
+    table: np.ndarray,
+    price: Callable[[CompressionPolicy], Costs],
+) -> np.ndarray:
+    """Rank of cost saved per divergence, 1 for the best; the rank of its leader for every layer."""
+    names = list(problem.channels)
+    groups = [i for i, name in enumerate(names) if leaders[i] == i and name not in unprunable]
+    if not groups:
+        return np.zeros(len(names))
+    whole = problem.uniform(8)
+    full = _main_cost(price(whole))
+    gains = []
+    for index in groups:
+        halved = _changed(whole, _halved(problem, leaders, index, 8), activation=8)
+        gains.append(max(full - _main_cost(price(halved)), 0.0) / full)
+    efficiency = np.array(gains) / (table[groups, 1] + 1e-3)
+    rank = np.argsort(np.argsort(efficiency, kind="stable"), kind="stable")
+    own = np.zeros(len(names))
+    own[groups] = rank / max(len(groups) - 1, 1)
+    return own[list(leaders)]
+
+
+def _main_cost(costs: Costs) -> float:
+    return float(costs.packed_bytes if costs.latency_s is None else costs.latency_s)
+
+
+def _bits_prior(facts: Sequence[LayerFacts], knobs: Knobs, table: np.ndarray) -> np.ndarray:
+    weights = np.array([layer.weights_share for layer in facts])
+    offset = 0.5 * np.log2(np.maximum(table[:, 0], 1e-6) / weights)
+    offset -= np.average(offset, weights=weights)
+    reach = knobs.weight_bits[-1] - knobs.weight_bits[0] or 1
+    return np.clip(0.5 + offset / reach, 0.0, 1.0)
+
+
+def _halved(
+    problem: Problem, leaders: Sequence[int], leader: int, width: int
+) -> dict[str, np.ndarray]:
+    """The less important half of the channels pruned in the layers that follow ``leader``."""
+    changes = {}
+    for index, name in enumerate(problem.channels):
+        if leaders[index] == leader:
+            bits = np.full(problem.channels[name], width)
+            order = np.argsort(problem.scores[name], kind="stable")
+            bits[order[: len(bits) // 2]] = 0
+            changes[name] = bits
+    return changes
+
+
+def _changed(
+    policy: CompressionPolicy, changes: dict[str, np.ndarray], activation: int
+) -> CompressionPolicy:
+    altered = {
+        name: LayerPolicy(weight_bits=tuple(bits.tolist()), activation_bits=activation)
+        for name, bits in changes.items()
+    }
+    return policy.model_copy(update={"layers": {**policy.layers, **altered}})
+
+
+@torch.no_grad()
+def _divergence(problem: Problem, changes: dict[str, np.ndarray]) -> float:
+    """KL divergence of the uncompressed network with only ``changes`` made."""
+    policy = _changed(problem.uniform(32), changes, activation=32)
+    quantizer = make_quantizer(policy.quantizer)
+    widths = weight_bits(problem.graph, policy)
+    scales = fit_scales(problem.graph, problem.state, widths, quantizer)
+    view = compressed_view(problem.graph, problem.state, widths, scales, quantizer)
+    edge = quantize_edges(edge_grids(problem.graph, policy, problem.ranges))
+    sample = problem.search_sample
+    assert sample.float_logits is not None
+    images = sample.images[:_IMAGES]
+    logits = execute(problem.graph, view, images, edge=edge, batchnorm=frozen_batchnorm)
+    return kl_divergence(sample.float_logits[:_IMAGES], logits)
