@@ -21,7 +21,7 @@ search: $(VENV)/.installed ## compress a digits classifier for the edge NPU (ARG
 	$(VENV_PYTHON) -m ajpq.search --target edge-npu --config digits --run-dir $(RUN_DIR) $(ARGS)
 
 test: $(VENV)/.installed-test ## run the tests (ARGS="..." is passed on to pytest)
-	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-test ## style, types and the import contract
 	$(VENV)/bin/ruff check .

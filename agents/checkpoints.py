@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.config import AgentConfig
+from ajpq.checkpoints import load_tensors, save_tensors
 from hw_models.errors import AjpqError
 
 _SEPARATOR = "|"
@@ -23,10 +23,7 @@ def save_agent(agent: BaseAlgorithm, config: AgentConfig, folder: Path) -> None:
     values: dict[str, Any] = {}
     for name, content in agent.get_parameters().items():
         _flatten(content, name, tensors, values)
-    save_file(
-        {key: value.contiguous().clone() for key, value in tensors.items()},
-        str(folder / "agent.safetensors"),
-    )
+    save_tensors(folder / "agent.safetensors", tensors)
     description = {"config": config.model_dump(mode="json"), "values": values}
     (folder / "agent.json").write_text(json.dumps(description, indent=1) + "\n")
 
@@ -39,10 +36,10 @@ def load_agent(agent: BaseAlgorithm, folder: Path) -> None:
     """
     try:
         values = json.loads((folder / "agent.json").read_text())["values"]
-        tensors = load_file(str(folder / "agent.safetensors"))
+        tensors, _ = load_tensors(folder / "agent.safetensors")
         parameters = {name: _unflatten(name, tensors, values) for name in agent.get_parameters()}
         agent.set_parameters(parameters, exact_match=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (AjpqError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise AjpqError(f"cannot load the agent in {folder}: {error}") from error
 
 

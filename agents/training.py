@@ -19,6 +19,9 @@ from hw_models.errors import AjpqError
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"td3": TD3, "sac": SAC, "ddpg": DDPG, "ppo": PPO}
 
+# An update costs milliseconds, a candidate seconds: learn more from each.
+_GRADIENT_STEPS = 40
+
 EpisodeEnd = Callable[[dict[str, Any]], bool]
 """Called with the last ``info`` of every episode; False ends the search."""
 
@@ -53,7 +56,10 @@ def build_agent(
     if issubclass(algorithm, OffPolicyAlgorithm):
         settings.setdefault("learning_starts", config.warmup_episodes * steps_per_episode)
         settings.setdefault("train_freq", (1, "episode"))
-        settings.setdefault("gradient_steps", steps_per_episode)
+        settings.setdefault("gradient_steps", max(steps_per_episode, _GRADIENT_STEPS))
+        # The reward comes at the end: with returns over the whole episode the critic learns from
+        # it directly, instead of passing it back one layer per update.
+        settings.setdefault("n_steps", steps_per_episode)
         settings["train_freq"] = tuple(settings["train_freq"])
         if config.noise is not None:
             size = int(env.action_space.shape[0])  # type: ignore[index]

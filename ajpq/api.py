@@ -23,10 +23,12 @@ from ajpq.reporting import write_report
 from ajpq.results import build_result, reference_top1_test
 from ajpq.runs.candidates import CandidateLog
 from ajpq.runs.folder import (
+    check_new,
+    check_resumable,
+    create_run,
     load_config,
     load_result,
     load_weights,
-    open_run,
     save_json,
     save_pareto,
     save_weights,
@@ -62,11 +64,19 @@ def search(
     """
     started = time.monotonic()
     progress = progress or SilentProgress()
+    if resume:
+        check_resumable(run_dir, config)
+    else:
+        check_new(run_dir)
     agent_config = load_agent_config(config.agent)
     with progress.phase("loading network, data and target"):
         problem = build_problem(config, on_step=progress.base_step)
     with progress.phase("measuring sensitivities"):
-        task, log = _task(config, problem, run_dir, resume=resume)
+        task, log = _task(config, problem, run_dir)
+    if (run_dir / "result.json").exists():
+        result = load_result(run_dir)
+        progress.result(result, task.budget)
+        return result
     env = JointCompressionEnv(task)
     steps = len(task.layers)
     agent = build_agent(agent_config, env, steps_per_episode=steps, seed=config.seed)
@@ -103,7 +113,7 @@ def search(
 
 
 def _task(
-    config: SearchConfig, problem: Problem, run_dir: Path, *, resume: bool
+    config: SearchConfig, problem: Problem, run_dir: Path
 ) -> tuple[CompressionTask, CandidateLog]:
     """The task, with a journal behind its judge; the run folder is created last, so that bad
     input leaves nothing behind."""
@@ -134,7 +144,8 @@ def _task(
         budget_mode=config.budget_mode,
         margin=config.budget_margin,
     )
-    open_run(run_dir, config, resume=resume)
+    if not (run_dir / "config.yaml").exists():
+        create_run(run_dir, config)
     log = CandidateLog(Journal(run_dir / "journal.jsonl"))
     return task, log
 

@@ -168,7 +168,8 @@ def _rows(job: _Job, node: Node, bits: np.ndarray) -> tuple[np.ndarray, np.ndarr
     real = bits == FLOAT_BITS
     asked = torch.from_numpy(np.where(real | (bits == 0), _ANY_WIDTH, bits))
     made = job.quantize(weight, asked)
-    codes, scales = np.array(made[0], dtype=np.int8), np.array(made[1], dtype=np.float32)
+    codes = made[0].to(torch.int8).numpy().copy()
+    scales = made[1].float().numpy().copy()
     codes[bits == 0] = 0
     if real.any():
         codes = codes.astype(np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -92,15 +94,8 @@ def base_state(
         raise AjpqError(
             f"no --checkpoint for model {config.model!r}, and the config has no `base` recipe"
         )
-    key = "|".join(
-        [
-            config.model,
-            ajpq_data.fingerprint(dataset),
-            str(config.seed),
-            str(config.validation_share),
-        ]
-        + [config.base.model_dump_json()]
-    )
+    parts = (config.model, ajpq_data.fingerprint(dataset), config.seed, config.validation_share)
+    key = "|".join([*map(str, parts), config.base.model_dump_json()])
     path = cache_folder("base") / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
     if path.exists():
         try:
@@ -108,10 +103,8 @@ def base_state(
         except AjpqError:
             path.unlink(missing_ok=True)
     state = train_base(config.base, graph, _floats(model), dataset, train, config.seed, on_step)
-    try:
+    with contextlib.suppress(OSError):  # the cache only saves time
         save_tensors(path, state)
-    except OSError:
-        pass  # The cache only saves time.
     return state
 
 
@@ -126,20 +119,19 @@ def train_base(
 ) -> dict[str, Tensor]:
     """Train the uncompressed network on the training part of the split."""
     for number, stage in enumerate(recipe.stages):
-        total = stage.total_steps(len(train))
         inputs = StageInputs(
             graph=graph,
             batches=training_batches(dataset, train, stage.batch_size, seed + number),
             steps_per_epoch=stage.steps_per_epoch(len(train)),
         )
-        state = run_stage(
-            stage,
-            inputs,
-            state,
-            total_steps=total,
-            on_step=lambda step, loss, total=total: on_step(step, total, loss),
-        )
+        total = stage.total_steps(len(train))
+        report = functools.partial(_report, on_step, total)
+        state = run_stage(stage, inputs, state, total_steps=total, on_step=report)
     return state
+
+
+def _report(on_step: OnStep, total: int, step: int, loss: float) -> None:
+    on_step(step, total, loss)
 
 
 def _floats(model: nn.Module) -> dict[str, Tensor]:

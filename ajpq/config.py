@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,6 +122,11 @@ class SearchConfig(_Frozen):
     base: Recipe = Recipe(name="none")
     candidate: Recipe = Recipe(name="none")
     final: tuple[FinalRound, ...] = Field(default=(), min_length=1)
+
+    @property
+    def model_name(self) -> str:
+        """The model as part of a file name."""
+        return re.sub(r"[^A-Za-z0-9_.]+", "-", self.model).strip("-")
 
     @model_validator(mode="after")
     def _rounds_shrink(self) -> SearchConfig:

@@ -1,4 +1,4 @@
-"""Successive halving: the best candidates get the full recipe, the winner is found on validation."""
+"""Successive halving: the best candidates get the full recipe, validation finds the winner."""
 
 from __future__ import annotations
 

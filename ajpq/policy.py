@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from hw_models.base import Target
 from hw_models.errors import AjpqError
 
-SCHEMA_VERSION = 1
 WEIGHT_BITS = (0, 2, 3, 4, 5, 6, 7, 8, 32)
 ACTIVATION_BITS = (2, 3, 4, 5, 6, 7, 8, 32)
 
@@ -70,7 +69,7 @@ class QuantizerSpec(_Frozen):
 class CompressionPolicy(_Frozen):
     """Per layer one bit-width per output channel and one activation width, and the quantizer."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     layers: dict[str, LayerPolicy] = Field(min_length=1)
     quantizer: QuantizerSpec = QuantizerSpec()
 
@@ -94,6 +93,8 @@ def load_policy(path: Path) -> CompressionPolicy:
     """
     try:
         content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
         stated = content.pop("hash", None)
         policy = CompressionPolicy.model_validate(content)
     except OSError as error:
@@ -102,7 +103,7 @@ def load_policy(path: Path) -> CompressionPolicy:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise AjpqError(f"{path} is not a valid policy: {where}: {first['msg']}") from error
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise AjpqError(f"{path} is not a policy: {error}") from error
     if stated is not None and stated != policy.hash:
         raise AjpqError(

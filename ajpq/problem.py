@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,8 +23,8 @@ from ajpq.compressed import (
     weight_bits,
 )
 from ajpq.evaluate import Images
-from ajpq.finetune.recipe import Recipe
-from ajpq.finetune.training import Goal, Snapshot, StageInputs, run_stage
+from ajpq.finetune.recipe import Recipe, Stage
+from ajpq.finetune.training import Batches, Goal, Snapshot, StageInputs, run_stage
 from ajpq.graph.execute import execute, frozen_batchnorm
 from ajpq.graph.structure import Graph, layers
 from ajpq.grids import ActivationRange, edge_grids
@@ -74,10 +75,10 @@ class Problem:
 
 def training_batches(
     problem_data: ajpq_data.Dataset, indices: np.ndarray, batch_size: int, seed: int
-) -> Callable[[int], ajpq_data.Batches]:
+) -> Batches:
     """Epoch number -> augmented, shuffled full batches; a pure function of seed and epoch."""
 
-    def epoch_batches(epoch: int) -> ajpq_data.Batches:
+    def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         return ajpq_data.training_batches(problem_data, indices, batch_size, seed=seed, epoch=epoch)
 
     return epoch_batches
@@ -122,33 +123,43 @@ def compress(
         quantizer=make_quantizer(policy.quantizer),
         grids=edge_grids(problem.graph, policy, problem.ranges),
     )
+    first, snapshot = watch.resume or (0, None)
     state = dict(problem.state)
     for number, stage in enumerate(recipe.stages):
-        if watch.resume is not None and number < watch.resume[0]:
-            continue
-        resumed = watch.resume is not None and number == watch.resume[0]
-        train = problem.split.train
-        total = stage.total_steps(len(train))
-        state = run_stage(
-            stage,
-            StageInputs(
-                graph=problem.graph,
-                batches=training_batches(
-                    problem.dataset, train, stage.batch_size, problem.seed + 7919 * (number + 1)
-                ),
-                steps_per_epoch=stage.steps_per_epoch(len(train)),
-                goal=goal,
-                teacher=problem.state,
-            ),
-            state,
-            total_steps=total,
-            resume=watch.resume[1] if watch.resume is not None and resumed else None,
-            on_epoch=lambda snapshot, number=number: watch.on_epoch(number, snapshot),
-            on_step=lambda step, loss, number=number, total=total: watch.on_step(
-                number, step, total, loss
-            ),
-        )
+        if number >= first:
+            resume = snapshot if number == first else None
+            state = _run_stage(problem, number, stage, goal, state, watch, resume)
     return calibrated(problem, policy, recipe, state)
+
+
+def _run_stage(
+    problem: Problem,
+    number: int,
+    stage: Stage,
+    goal: Goal,
+    state: dict[str, Tensor],
+    watch: Watch,
+    resume: Snapshot | None,
+) -> dict[str, Tensor]:
+    train = problem.split.train
+    total = stage.total_steps(len(train))
+    seed = problem.seed + 7919 * (number + 1)
+    inputs = StageInputs(
+        graph=problem.graph,
+        batches=training_batches(problem.dataset, train, stage.batch_size, seed),
+        steps_per_epoch=stage.steps_per_epoch(len(train)),
+        goal=goal,
+        teacher=problem.state,
+    )
+    return run_stage(
+        stage,
+        inputs,
+        state,
+        total_steps=total,
+        resume=resume,
+        on_epoch=lambda snapshot: watch.on_epoch(number, snapshot),
+        on_step=lambda step, loss: watch.on_step(number, step, total, loss),
+    )
 
 
 def calibrated(
@@ -163,13 +174,8 @@ def calibrated(
     batches = training_batches(
         problem.dataset, problem.split.train, settings.batch_size, problem.seed + 104729
     )
-    images = [
-        images
-        for number, (images, _) in zip(
-            range(max(settings.batchnorm_batches, settings.range_batches)), batches(0), strict=False
-        )
-        if number >= 0
-    ]
+    wanted = max(settings.batchnorm_batches, settings.range_batches)
+    images = [images for images, _ in itertools.islice(batches(0), wanted)]
     view = compressed_edges_view(problem, policy, state)
     edges = quantize_edges(edge_grids(problem.graph, policy, problem.ranges))
     buffers = batchnorm_buffers(problem.graph, state)

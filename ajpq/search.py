@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from ajpq import api, cli
-from ajpq.config import load_search_config
+from ajpq.config import load_search_config, validated
 from ajpq.progress import ConsoleProgress
 from ajpq.runs.folder import load_config
 from hw_models.errors import AjpqError
@@ -34,7 +34,7 @@ def main(
     seed: int | None = None,
     run_dir: Path | None = None,
     resume: bool = False,
-    config: str = "digits",
+    config: str | None = None,
 ) -> None:
     """Search how many channels each layer keeps and how many bits each channel gets.
 
@@ -62,9 +62,10 @@ def main(
         fixed_bits: give every kernel this width or prune it.
         image_size: resize the images of an imagefolder.
         seed: the same seed gives the same policy.
-        run_dir: where results go; default runs/<config>-<time>.
+        run_dir: where results go; default runs/<model>-<time>.
         resume: continue the run in --run-dir after an interruption.
-        config: what the options override: a shipped experiment or a YAML file.
+        config: what the options override: a shipped experiment (digits, default,
+            cifar10-resnet20) or a YAML file. Without it digits, or default for other data.
     """
     overrides = cli.given(
         target=target,
@@ -87,10 +88,11 @@ def main(
         if run_dir is None:
             raise AjpqError("--resume needs --run-dir, the folder to continue in")
         stored = load_config(run_dir)
-        settings = stored.model_copy(update=overrides)
+        settings = validated(type(stored), {**stored.model_dump(), **overrides}, "options")
     else:
-        settings = load_search_config(config, overrides)
-    folder = run_dir or Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+        name = config or ("digits" if data in (None, "digits") else "default")
+        settings = load_search_config(name, overrides)
+    folder = run_dir or Path("runs") / time.strftime(f"{settings.model_name}-%Y%m%d-%H%M%S")
     console = Console()
     api.search(settings, folder, resume=resume, progress=ConsoleProgress(console))
     console.print(f"run folder: {folder}   report: {folder / 'report.html'}")

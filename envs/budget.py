@@ -133,7 +133,8 @@ def unreachable(budget: Budget, cheapest: Costs, margin: float) -> BudgetError:
     """The error for a budget below the cheapest policy."""
     ratios = budget.ratios(cheapest)
     parts = [
-        f"{name} ratio {bound:g} (with a margin of {margin:.0%}), smallest reachable {ratios[name]:.4f}"
+        f"{name} ratio {bound:g} (with a margin of {margin:.0%}), "
+        f"smallest reachable {ratios[name]:.4f}"
         for name, bound in budget.bounds.items()
         if ratios[name] > bound * (1 - margin)
     ]

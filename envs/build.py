@@ -21,6 +21,7 @@ from envs.actions import make_knobs
 from envs.budget import Budget, reward, unreachable
 from envs.prior import prior_settings, sensitivities
 from envs.task import CompressionTask, LayerFacts
+from hw_models.errors import AjpqError
 from hw_models.network import Network
 
 Answer = TypeVar("Answer")
@@ -33,15 +34,24 @@ def reference_budget(
     size_ratio: float | None,
     max_drop: float | None,
 ) -> Budget:
-    """Bounds relative to the int8 network's latency, the float32 bytes and the float accuracy."""
+    """Bounds relative to the int8 network's latency, the float32 bytes and the float accuracy.
+
+    Raises:
+        AjpqError: a bound on a cost that the target does not know.
+    """
     int8 = network_of(problem, problem.uniform(8), direct_weights(problem))
     sample = problem.search_sample
     assert sample.float_logits is not None
+    latency_s = exact_costs(int8, problem.target).latency_s
+    if latency_ratio is not None and latency_s is None:
+        raise AjpqError(
+            f"target {problem.target.name!r} does not know latency; leave out the latency ratio"
+        )
     return Budget(
         latency_ratio=latency_ratio,
         size_ratio=size_ratio,
         max_drop=max_drop,
-        reference_latency_s=exact_costs(int8, problem.target).latency_s,
+        reference_latency_s=latency_s,
         reference_bytes=problem.float_bytes,
         reference_top1=top1(sample.float_logits, sample.labels),
     )

@@ -65,9 +65,9 @@ def _spent(task: CompressionTask, taken: np.ndarray) -> np.ndarray:
     """Weight bits and MACs spent so far and still open, as shares of the 8-bit network."""
     bits = macs = passed_bits = passed_macs = 0.0
     live_inputs = 1.0
-    for index, values in enumerate(taken):
+    for index, own in enumerate(taken):
         facts = task.layers[index]
-        values = with_sparsity_of(values, taken[task.leaders[index]])
+        values = with_sparsity_of(own, taken[task.leaders[index]])
         prunable = facts.name not in task.unprunable
         widths = channel_bits(task.scores[facts.name], task.knobs, values, prunable)
         live = float((widths > 0).mean())

@@ -2,8 +2,8 @@
 
 The controllers learn offsets from it. Along the prior, projection onto the budget is the greedy
 algorithm: it prunes first where a second saved costs the least divergence. Widths follow from the
-error model ``a_i * 4**-b_i``: under a bound on ``sum(n_i * b_i)`` the best ``b_i`` is a constant plus
-``log2(a_i / n_i) / 2``.
+error model ``a_i * 4**-b_i``: under a bound on ``sum(n_i * b_i)`` the best ``b_i`` is a constant
+plus ``log2(a_i / n_i) / 2``.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class CompressionTask:
     hard: bool = True
 
     def settings(self, index: int, action: np.ndarray) -> np.ndarray:
-        """``[K]`` settings of layer ``index`` for an action in [-1, 1]: an offset from the prior."""
+        """``[K]`` settings of a layer for an action in [-1, 1], an offset from the prior."""
         return np.clip(self.prior[index] + REACH * np.asarray(action, dtype=np.float64), 0.0, 1.0)
 
     def policy(self, actions: np.ndarray) -> CompressionPolicy:

@@ -144,7 +144,11 @@ def row_macs(network: Network, operator: Operator) -> int:
 
 def macs(network: Network) -> int:
     """Multiply-accumulates of the layers for one image, zero rows that still exist included."""
-    return sum(row_macs(network, op) * len(op.weights.bits) for op in network.layers)  # type: ignore[union-attr]
+    total = 0
+    for op in network.layers:
+        assert op.weights is not None
+        total += row_macs(network, op) * len(op.weights.bits)
+    return total
 
 
 BOPS_CONVENTIONS = {"fl32": 32, "fl8": 8, "all": 0}

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
+
+# Compiling takes about half a minute, which a shorter stage does not earn back.
+_IMAGES_THAT_PAY = 200_000
 
 
 @functools.cache
@@ -17,3 +22,12 @@ def bfloat16_in_hardware() -> bool:
 def training_precision() -> AbstractContextManager[None]:
     """Autocast to bf16 where that is fast, float32 otherwise."""
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_in_hardware())
+
+
+def compiled_where_it_pays(function: Callable[..., Any], images: int) -> Callable[..., Any]:
+    """``torch.compile`` for stages that train on many images, on processors with bf16.
+
+    Measured on ResNet-20: a third faster there; on AVX2 in float32 not faster at all.
+    """
+    pays = bfloat16_in_hardware() and images >= _IMAGES_THAT_PAY
+    return torch.compile(function) if pays else function

@@ -94,7 +94,8 @@ class PSGD(Optimizer):
         if weights:
             torch._foreach_add_(distances, self._eps)
             torch._foreach_mul_(distances, self._lambda_s)
-            torch._foreach_mul_([weight.grad for weight in weights], distances)
+            gradients = [weight.grad for weight in weights if weight.grad is not None]
+            torch._foreach_mul_(gradients, distances)
         self.inner.step()
         return loss
 

@@ -39,8 +39,8 @@ class Stage(_Frozen):
         mode: ``float`` trains the plain network, ``psg`` trains the full-precision weights
             towards their grids, ``straight_through`` trains the compressed network itself.
         epochs, steps: length; exactly one of them. A step is one batch.
-        activations: what a ``straight_through`` stage computes with. ``real`` is a third faster, and
-            at 8 bits the rounding is too small to learn from.
+        activations: what a ``straight_through`` stage computes with. ``real`` is a third faster,
+            and at 8 bits the rounding is too small to learn from.
         learning_rate: at the start, after ``warmup_steps`` linear steps; falls to zero.
     """
 

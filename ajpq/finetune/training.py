@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ajpq.compressed import State, compressed_view, fit_scales, quantize_edges
-from ajpq.finetune.precision import training_precision
+from ajpq.finetune.precision import compiled_where_it_pays, training_precision
 from ajpq.finetune.psg import PSGD, TargetPoints, grid_target, zero_target
 from ajpq.finetune.recipe import Distillation, Stage
 from ajpq.graph.execute import batch_statistics, execute, frozen_batchnorm
@@ -86,7 +87,7 @@ def run_stage(
         optimizer.load_state_dict(resume.optimizer)
         first_epoch = resume.epoch
     step = first_epoch * inputs.steps_per_epoch
-    loss_of = _loss_function(stage, inputs)
+    loss_of = _loss_function(stage, inputs, total_steps * stage.batch_size)
     epoch = first_epoch
     while step < total_steps:
         scales = _refit(inputs, leaves, optimizer, stage)
@@ -102,16 +103,21 @@ def run_stage(
             if step == total_steps:
                 break
         epoch += 1
-        on_epoch(Snapshot(epoch, _detached({**leaves, **buffers}), optimizer.state_dict()))
+        progress = copy.deepcopy(optimizer.state_dict())
+        on_epoch(Snapshot(epoch, _detached({**leaves, **buffers}), progress))
     return _detached({**leaves, **buffers})
 
 
 def _trainable(state: State) -> dict[str, Tensor]:
-    """Copies that take gradients, convolution weights in channels_last, which is the faster."""
+    """Copies that take gradients, convolution weights in channels_last, which is the faster.
+
+    Sorted by name: optimizers know their parameters by position, and a state that comes from a
+    file has another order.
+    """
     return {
-        name: _channels_last(value.detach().clone()).requires_grad_()
-        for name, value in state.items()
-        if value.is_floating_point() and not name.endswith(("running_mean", "running_var"))
+        name: _channels_last(state[name].detach().clone()).requires_grad_()
+        for name in sorted(state)
+        if state[name].is_floating_point() and not name.endswith(("running_mean", "running_var"))
     }
 
 
@@ -165,7 +171,7 @@ def _psg_targets(
     scales: Mapping[str, Tensor],
     stage: Stage,
 ) -> dict[Tensor, TargetPoints]:
-    targets = {}
+    targets: dict[Tensor, TargetPoints] = {}
     for layer in layers(graph):
         weight = leaves[layer.node.parameters["weight"]]
         if stage.psg.form == "sparse":
@@ -176,18 +182,19 @@ def _psg_targets(
 
 
 def _loss_function(
-    stage: Stage, inputs: StageInputs
+    stage: Stage, inputs: StageInputs, images: int
 ) -> Callable[[State, Mapping[str, Tensor], Tensor, Tensor], Tensor]:
     graph, goal, teacher = inputs.graph, inputs.goal, inputs.teacher
     if stage.mode == "straight_through" and goal is None:
         raise ValueError("a straight_through stage needs a goal")
+    run = compiled_where_it_pays(execute, images)
 
     def logits_of(state: State, scales: Mapping[str, Tensor], images: Tensor) -> Tensor:
         if stage.mode != "straight_through" or goal is None:
-            return execute(graph, state, images, batchnorm=batch_statistics)
+            return run(graph, state, images, batchnorm=batch_statistics)
         view = compressed_view(graph, state, goal.bits, scales, goal.quantizer)
         edge = quantize_edges(goal.grids if stage.activations == "quantized" else {})
-        return execute(graph, view, images, edge=edge, batchnorm=batch_statistics)
+        return run(graph, view, images, edge=edge, batchnorm=batch_statistics)
 
     def loss_of(
         state: State, scales: Mapping[str, Tensor], images: Tensor, labels: Tensor
@@ -197,7 +204,7 @@ def _loss_function(
             if stage.distillation is None or teacher is None:
                 return F.cross_entropy(logits, labels)
             with torch.no_grad():
-                wanted = execute(graph, teacher, images, batchnorm=frozen_batchnorm).float()
+                wanted = run(graph, teacher, images, batchnorm=frozen_batchnorm).float()
         return distillation_loss(logits, wanted, labels, stage.distillation)
 
     return loss_of

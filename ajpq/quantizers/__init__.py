@@ -16,8 +16,15 @@ from hw_models.errors import AjpqError, UnknownNameError
 class Quantizer(Protocol):
     """A map from real weights to codes and scales, row by row."""
 
-    name: str
-    version: int
+    @property
+    def name(self) -> str:
+        """Key in ``QUANTIZERS``."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Raised whenever equal weights would get other codes."""
+        ...
 
     def fit(self, weight: Tensor, bits: Tensor) -> Tensor:
         """Scales ``[C]`` of the grids of ``weight [C, ...]`` at ``bits [C]``."""

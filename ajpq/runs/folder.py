@@ -20,27 +20,38 @@ from ajpq.compressed import CompressedWeights
 from ajpq.config import SearchConfig, validated
 from ajpq.files import write_atomically
 from ajpq.grids import ActivationRange
+from ajpq.runs.journal import read_journal
 from hw_models.errors import AjpqError
 
 _LATENT, _COMPRESSED, _RANGE = "latent.", "compressed.", "range."
 
 
-def open_run(run_dir: Path, config: SearchConfig, *, resume: bool) -> None:
-    """Create the folder, or check that an existing one belongs to ``config``.
+def create_run(run_dir: Path, config: SearchConfig) -> None:
+    """Create the folder with its configuration and the command line."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    write_atomically(run_dir / "config.yaml", text.encode())
+    write_atomically(run_dir / "command.txt", (shlex.join(sys.argv) + "\n").encode())
+
+
+def check_new(run_dir: Path) -> None:
+    """Is there room for a new run?
 
     Raises:
-        AjpqError: the folder exists and ``resume`` is not asked for, there is nothing to resume,
-            or it was started with another configuration.
+        AjpqError: the folder holds something already.
     """
-    existing = run_dir / "config.yaml"
-    if not resume:
-        if run_dir.exists() and any(run_dir.iterdir()):
-            raise AjpqError(f"run folder {run_dir} already exists; add --resume or choose another")
-        run_dir.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        write_atomically(existing, text.encode())
-        write_atomically(run_dir / "command.txt", (shlex.join(sys.argv) + "\n").encode())
-        return
+    if run_dir.is_file() or (run_dir.exists() and any(run_dir.iterdir())):
+        raise AjpqError(f"run folder {run_dir} already exists; add --resume or choose another")
+
+
+def check_resumable(run_dir: Path, config: SearchConfig) -> None:
+    """Does the folder hold a run of ``config``, with a sound journal?
+
+    Raises:
+        AjpqError: there is nothing to resume, it was started with another configuration, or a
+            line of its journal is damaged.
+    """
+    read_journal(run_dir / "journal.jsonl")
     stored = load_config(run_dir)
     changed = [
         key

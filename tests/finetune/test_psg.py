@@ -25,7 +25,7 @@ def psg_path(start, gradient, target, *, eps, lambda_s, rate, steps):
 
 @pytest.mark.parametrize("start", [1.0, -0.7])
 def test_equals_gradient_descent_in_the_warped_space(start):
-    """Descend on y = f(x) = 2 sign(x) (sqrt(|x| + eps) - sqrt(eps)); s(x) = 1 / f'(x)^2 = |x| + eps."""
+    """y = f(x) = 2 sign(x) (sqrt(|x| + eps) - sqrt(eps)), so 1 / f'(x)^2 = |x| + eps = s(x)."""
     eps, rate, steps, goal = 0.01, 1e-4, 20_000, 0.3 * math.copysign(1, start)
 
     def warp(x):

@@ -1,0 +1,128 @@
+"""Bad input: one clear line, exit code 2, nothing lost."""
+
+import errno
+import json
+
+import pytest
+import torch
+
+from ajpq.runs.journal import Journal, encode_line
+from tests.e2e.commands import command, search
+
+
+def line_of(outcome):
+    assert outcome.returncode == 2, (outcome.returncode, outcome.stdout, outcome.stderr)
+    lines = [line for line in outcome.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert "Traceback" not in outcome.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--target", "egde-npu"), "did you mean 'edge-npu'"),
+        (("--model", "resnet21"), "did you mean"),
+        (("--data", "digit"), "did you mean 'digits'"),
+        (("--agent", "tD3"), "did you mean 'td3'"),
+        (("--criterion", "tailor"), "did you mean 'taylor'"),
+        (("--checkpoint", "missing.pt"), "missing.pt"),
+        (("--size-ratio", "-1"), "size_ratio"),
+        (("--size-ratio", "0.001"), "smallest reachable"),
+        (("--fixed-bits", "9"), "fixed_bits"),
+        (("--data", "imagefolder:nowhere"), "nowhere"),
+        (("--target", "nowhere.py:Device"), "nowhere.py"),
+        (("--latency-ratio", "0.5"), "does not know"),
+    ],
+)
+def test_unusable_options(tmp_path, arguments, expected):
+    run = tmp_path / "run"
+    assert expected in line_of(search(run, *arguments))
+    assert not run.exists()
+
+
+def test_an_unknown_config_is_answered_with_the_nearest(tmp_path):
+    outcome = command("search", "--config", "digit")
+    assert "did you mean 'digits'" in line_of(outcome)
+
+
+def test_a_checkpoint_that_does_not_fit(tmp_path):
+    torch.save({"state_dict": {"conv1.weight": torch.zeros(3, 3)}}, tmp_path / "other.pt")
+    assert "other.pt" in line_of(search(tmp_path / "run", "--checkpoint", tmp_path / "other.pt"))
+
+
+def test_an_unsupported_module_is_named(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.head = torch.nn.Linear(64, 10)\n"
+        "        self.odd = torch.nn.PixelShuffle(2)\n"
+        "    def forward(self, x):\n"
+        "        return self.head(self.odd(x.reshape(-1, 4, 4, 4)).flatten(1))\n"
+        "def build():\n"
+        "    return Net()\n"
+    )
+    message = line_of(search(tmp_path / "run", "--model", f"{tmp_path / 'mine.py'}:build"))
+    assert "odd" in message or "Net" in message
+
+
+def test_an_existing_run_folder_is_left_alone(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "precious.txt").write_text("mine")
+    assert "--resume" in line_of(search(run))
+    assert [path.name for path in run.iterdir()] == ["precious.txt"]
+
+
+def test_a_damaged_journal_line_is_named_and_kept(tmp_path):
+    run = tmp_path / "run"
+    assert search(run, "--episodes", 2).returncode == 0
+    (run / "result.json").unlink()
+    lines = (run / "journal.jsonl").read_text().splitlines(keepends=True)
+    damaged = lines[0].replace('"index"', '"indxe"') + "".join(lines[1:])
+    (run / "journal.jsonl").write_text(damaged)
+    assert "damaged in line 1" in line_of(search(run, "--episodes", 2, "--resume"))
+    assert (run / "journal.jsonl").read_text() == damaged
+
+
+def test_a_journal_of_another_search_is_refused(tmp_path):
+    run = tmp_path / "run"
+    assert search(run, "--episodes", 2).returncode == 0
+    (run / "result.json").unlink()
+    lines = (run / "journal.jsonl").read_text().splitlines()
+    entry = json.loads(lines[0])
+    entry.pop("crc")
+    lines[0] = encode_line({**entry, "hash": "0" * 16}).strip()
+    (run / "journal.jsonl").write_text("\n".join(lines) + "\n")
+    assert "does not belong to this search" in line_of(search(run, "--episodes", 2, "--resume"))
+
+
+def test_resuming_with_other_options_is_refused(tmp_path):
+    run = tmp_path / "run"
+    assert search(run, "--episodes", 2).returncode == 0
+    assert "another episodes" in line_of(search(run, "--episodes", 3, "--resume"))
+
+
+@pytest.mark.parametrize("name", ["replay", "export", "report"])
+def test_commands_on_a_folder_that_is_no_run(tmp_path, name):
+    assert "no run folder" in line_of(command(name, tmp_path / "nothing"))
+
+
+def test_a_full_disk_is_one_line_and_resume_continues(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    append = Journal.append
+
+    def full_at_the_third(self, entry):
+        if entry.get("index") == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", "journal.jsonl")
+        append(self, entry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", full_at_the_third)
+        outcome = search(run)
+    assert "No space left on device" in line_of(outcome)
+    assert "--resume" in outcome.stderr
+    assert len((run / "journal.jsonl").read_text().splitlines()) == 2
+    assert search(run, "--resume").returncode == 0

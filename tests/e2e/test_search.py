@@ -1,0 +1,143 @@
+"""The whole way: search, resume after SIGKILL, replay, export, report."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from ajpq.config import load_search_config
+from ajpq.data import load_data, normalize
+from ajpq.exporters.verify import run_onnx
+from ajpq.packed import load
+from ajpq.policy import load_policy
+from ajpq.reference import simulate
+from tests.e2e.commands import (
+    TINY,
+    command,
+    journal,
+    lines_in_journal,
+    search,
+    search_and_kill,
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    run = tmp_path_factory.mktemp("e2e") / "run"
+    outcome = search(run)
+    assert outcome.returncode == 0, outcome.stderr
+    return run, outcome.stdout
+
+
+def test_a_run_leaves_everything_that_is_promised(finished):
+    run, printed = finished
+    names = {path.name for path in run.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "command.txt",
+        "journal.jsonl",
+        "pareto.csv",
+        "policy.json",
+        "weights.safetensors",
+        "agent",
+        "report.html",
+        "result.json",
+        "tensorboard",
+    }
+    assert "checkpoints" not in names
+    result = json.loads((run / "result.json").read_text())
+    assert set(result) >= {"baseline", "found", "target", "seed", "seconds", "versions"}
+    fields = {"top1_val", "top1_test", "latency_s", "packed_bytes", "flash_bytes", "bops", "macs"}
+    assert set(result["baseline"]) >= fields
+    assert set(result["found"]) >= fields | {"top1_test_full_precision"}
+    assert result["found"]["top1_test_full_precision"] is None  # straight-through ends the recipe
+    assert set(result["found"]["bops"]) == {"fl32", "fl8", "all"}
+    assert result["found"]["packed_bytes"] <= 0.1 * result["baseline"]["packed_bytes"]
+    assert result["baseline"]["bops"]["all"] == 1024 * result["baseline"]["macs"]
+    assert "baseline" in printed
+    assert "found" in printed
+    assert load_policy(run / "policy.json").hash == result["policy"]
+    assert [line["kind"] for line in journal(run)] == ["candidate"] * 6 + ["finalist"] * 2
+
+
+def test_the_same_seed_finds_the_same_policy(finished, tmp_path):
+    again = tmp_path / "again"
+    assert search(again).returncode == 0
+    assert (again / "policy.json").read_text() == (finished[0] / "policy.json").read_text()
+    assert journal(again) == journal(finished[0])
+
+
+@pytest.mark.parametrize("moment", ["among candidates", "among finalists"])
+def test_a_killed_search_resumes_to_the_same_result(finished, tmp_path, moment):
+    run = tmp_path / "killed"
+    reached = {
+        "among candidates": lambda folder: lines_in_journal(folder) >= 3,
+        "among finalists": lambda folder: any(folder.glob("checkpoints/*.part")),
+    }[moment]
+    search_and_kill(run, reached)
+    assert not (run / "result.json").exists()
+    outcome = search(run, "--resume")
+    assert outcome.returncode == 0, outcome.stderr
+    assert (run / "policy.json").read_text() == (finished[0] / "policy.json").read_text()
+    assert journal(run) == journal(finished[0])
+    assert (run / "weights.safetensors").read_bytes() == (
+        finished[0] / "weights.safetensors"
+    ).read_bytes()
+
+
+def test_replay_brings_the_metrics_back_and_notices_tampering(finished, tmp_path):
+    run = finished[0]
+    outcome = command("replay", run)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "top1_test" in outcome.stdout
+    result = json.loads((run / "result.json").read_text())
+    altered = {**result, "found": {**result["found"], "top1_val": 1.0}}
+    try:
+        (run / "result.json").write_text(json.dumps(altered))
+        outcome = command("replay", run)
+    finally:
+        (run / "result.json").write_text(json.dumps(result))
+    assert outcome.returncode == 2
+    assert "does not replay: top1_val was 1.0" in outcome.stderr
+
+
+def test_retraining_repeats_the_result(finished, tmp_path):
+    outcome = command("replay", finished[0], "--retrain")
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_exports_run_and_agree_with_the_reference(finished, tmp_path):
+    run = finished[0]
+    outcome = command("export", run, "--format", "policy,onnx,packed", "--out", tmp_path / "out")
+    assert outcome.returncode == 0, outcome.stderr
+    result = json.loads((run / "result.json").read_text())
+    network = load(tmp_path / "out" / "model.ajpq")
+    assert (tmp_path / "out" / "model.ajpq").stat().st_size == result["found"]["packed_bytes"]
+    config = load_search_config(TINY, {})
+    dataset = load_data(config.data)
+    images = normalize(dataset.test_images, dataset)
+    logits = simulate(network, images)
+    top1 = 100 * float((logits.argmax(1) == torch.from_numpy(dataset.test_labels)).double().mean())
+    assert top1 == pytest.approx(result["found"]["top1_test"], abs=1e-9)
+    onnx = run_onnx(tmp_path / "out" / "model.onnx", [images.numpy()])
+    agreement = float((np.asarray(onnx).argmax(1) == logits.argmax(1).numpy()).mean())
+    assert agreement >= 0.995
+    assert load_policy(tmp_path / "out" / "policy.json").hash == result["policy"]
+
+
+def test_resuming_a_finished_run_shows_it_and_changes_nothing(finished):
+    run, _ = finished
+    before = (run / "result.json").read_bytes()
+    outcome = search(run, "--resume")
+    assert outcome.returncode == 0, outcome.stderr
+    assert (run / "result.json").read_bytes() == before
+    assert "found" in outcome.stdout
+
+
+def test_fixed_precision_gives_every_kernel_this_width_or_none(tmp_path):
+    run = tmp_path / "fixed"
+    outcome = search(run, "--fixed-bits", 4, "--size-ratio", 0.12, "--agent", "ppo")
+    assert outcome.returncode == 0, outcome.stderr
+    policy = load_policy(run / "policy.json")
+    assert {bits for layer in policy.layers.values() for bits in layer.weight_bits} <= {0, 4}

@@ -1,0 +1,105 @@
+"""Projection and reward on a toy whose costs are known in closed form."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ajpq.evaluate import Bops, Costs, Metrics
+from envs.actions import make_knobs
+from envs.budget import Budget, project, reward
+from hw_models.errors import BudgetError
+
+KNOBS = make_knobs((0, 2, 3, 4, 5, 6, 7, 8), (8,), max_sparsity=0.5, fixed_bits=None)
+NONE = Bops(fl32=0, fl8=0, all=0)
+
+
+def price(actions):
+    """Latency falls with sparsity and a little with bits; bytes with both."""
+    live = 1 - 0.5 * actions[:, 0].mean()
+    bits = 2 + 6 * actions[:, 1].mean()
+    return Costs(
+        latency_s=live * (0.8 + 0.2 * bits / 8),
+        packed_bytes=round(32000 * live * bits / 32),
+        flash_bytes=None,
+        bops=NONE,
+        macs=0,
+    )
+
+
+def budget(latency=None, size=None, drop=None):
+    return Budget(latency, size, drop, 1.0, 32000, 90.0)
+
+
+def projected(actions, bounds, margin=0.0):
+    return project(actions, KNOBS, bounds, lambda a: price(a).packed_bytes, price, margin)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.55, 1.0), st.floats(0.06, 0.25), st.floats(0, 0.1))
+def test_the_result_meets_the_budget_and_wastes_little_of_it(seed, latency, size, margin):
+    actions = np.random.default_rng(seed).random((6, 3))
+    bounds = budget(latency, size)
+    found = projected(actions, bounds, margin)
+    assert bounds.met(price(found), margin)
+    assert ((found >= 0) & (found <= 1)).all()
+    ratios = bounds.ratios(price(found))
+    richest = (found[:, 1] >= 1 - 1e-9).all() and (found[:, 0] <= 1e-9).all()
+    close = ratios["size"] > 0.8 * size * (1 - margin) or ratios["latency"] > 0.9 * latency * (
+        1 - margin
+    )
+    assert richest or close
+
+
+def test_what_layers_say_relative_to_each_other_is_kept():
+    actions = np.array([[0.2, 0.2, 0.0], [0.6, 0.9, 0.0]])
+    found = projected(actions, budget(0.7, 0.12))
+    assert found[1, 0] >= found[0, 0]
+    assert found[1, 1] >= found[0, 1]
+
+
+def test_without_bounds_nothing_moves():
+    actions = np.random.default_rng(0).random((3, 3))
+    assert np.array_equal(projected(actions, budget()), actions)
+
+
+def test_the_cheapest_policy_is_not_loosened():
+    actions = np.full((3, 3), 0.1)
+    assert np.array_equal(projected(actions, budget(size=0.9, drop=1.0)), actions)
+
+
+def test_an_unreachable_budget_names_the_smallest_cost():
+    with pytest.raises(BudgetError, match=r"size ratio 0\.01 .* smallest reachable 0\.03"):
+        projected(np.full((2, 3), 0.5), budget(size=0.01))
+
+
+def metrics(top1=90.0, kl=0.0, latency=1.0, size=32000):
+    return Metrics(
+        latency_s=latency,
+        packed_bytes=size,
+        flash_bytes=None,
+        bops=NONE,
+        macs=0,
+        top1_val=top1,
+        kl=kl,
+    )
+
+
+def test_reward_prefers_accuracy_or_with_max_drop_cheapness():
+    free = budget()
+    assert reward(metrics(), free, kl_weight=0.1, soft=False) == 0
+    assert reward(metrics(top1=80), free, kl_weight=0.1, soft=False) == pytest.approx(-0.1)
+    assert reward(metrics(kl=1), free, kl_weight=0.1, soft=False) == pytest.approx(-0.1)
+    capped = budget(drop=1.0)
+    cheap, dear = metrics(top1=89.5, latency=0.5, size=3200), metrics(latency=0.9, size=9000)
+    worse = metrics(top1=80, latency=0.4, size=1600)
+    values = [reward(m, capped, kl_weight=0.1, soft=False) for m in (cheap, dear, worse)]
+    assert values[0] > values[1] > values[2]
+
+
+def test_soft_budgets_punish_excess_only():
+    bounds = budget(latency=0.5)
+    inside, outside = metrics(latency=0.5), metrics(latency=0.6)
+    assert reward(inside, bounds, kl_weight=0, soft=True) == 0
+    assert reward(outside, bounds, kl_weight=0, soft=True) == pytest.approx(-0.4)
+    assert reward(outside, bounds, kl_weight=0, soft=False) == 0
