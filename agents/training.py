@@ -38,6 +38,7 @@ class _OnEpisodeEnd(BaseCallback):
                 self.logger.record("candidate/reward", info["reward"])
                 self.logger.record("candidate/top1_val", info["metrics"].top1_val)
                 self.logger.record("candidate/packed_bytes", info["metrics"].packed_bytes)
+                self.logger.dump(self.num_timesteps)
                 if not self._on_episode(info) or self._left == 0:
                     return False
         return True
@@ -60,7 +61,8 @@ def build_agent(
         # The reward comes at the end: with returns over the whole episode the critic learns from
         # it directly, instead of passing it back one layer per update.
         settings.setdefault("n_steps", steps_per_episode)
-        settings["train_freq"] = tuple(settings["train_freq"])
+        if isinstance(settings["train_freq"], list):
+            settings["train_freq"] = tuple(settings["train_freq"])
         if config.noise is not None:
             size = int(env.action_space.shape[0])  # type: ignore[index]
             settings["action_noise"] = FadingNoise(
@@ -71,7 +73,7 @@ def build_agent(
         settings.setdefault("batch_size", settings["n_steps"])
     try:
         return algorithm("MlpPolicy", env, **settings)  # type: ignore[arg-type]
-    except TypeError as error:
+    except (TypeError, ValueError, AssertionError) as error:
         raise AjpqError(f"agent {config.algorithm!r}: {error}") from error
 
 

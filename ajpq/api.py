@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import shutil
 import time
 from collections.abc import Sequence
@@ -13,14 +15,15 @@ from agents.config import load_agent_config
 from agents.training import build_agent, train_agent
 from ajpq.base import build_problem
 from ajpq.config import SearchConfig
-from ajpq.evaluate import Metrics, costs_in_loop, exact_costs, measured
+from ajpq.evaluate import Metrics, exact_costs, measured
 from ajpq.exporters import EXPORTERS
 from ajpq.finalists import Finalist, run_finals, validation_images
+from ajpq.judge import judge
 from ajpq.policy import CompressionPolicy, check_policy, load_policy
 from ajpq.problem import Problem, compress, network_of
 from ajpq.progress import Progress, SilentProgress
 from ajpq.reporting import write_report
-from ajpq.results import build_result, reference_top1_test
+from ajpq.results import build_result, record_test, reference_top1_test
 from ajpq.runs.candidates import CandidateLog
 from ajpq.runs.folder import (
     check_new,
@@ -33,8 +36,9 @@ from ajpq.runs.folder import (
     save_pareto,
     save_weights,
 )
-from ajpq.runs.journal import Journal
-from envs.build import build_task, reference_budget
+from ajpq.runs.journal import Journal, recorded_seconds
+from envs.budget import Budget, reward
+from envs.build import build_task
 from envs.joint_compression import JointCompressionEnv
 from envs.task import CompressionTask
 from hw_models.errors import AjpqError, UnknownNameError
@@ -72,9 +76,10 @@ def search(
     with progress.phase("loading network, data and target"):
         problem = build_problem(config, on_step=progress.base_step)
     with progress.phase("measuring sensitivities"):
-        task, log = _task(config, problem, run_dir)
+        task, log = _task(config, problem, run_dir, started)
     if (run_dir / "result.json").exists():
         result = load_result(run_dir)
+        _tidy(run_dir)
         progress.result(result, task.budget)
         return result
     env = JointCompressionEnv(task)
@@ -86,6 +91,8 @@ def search(
         progress.candidate(len(log.entries), config.episodes, log.best, task.budget)
         return config.time_budget_s is None or log.seconds < config.time_budget_s
 
+    # The agent learns again from the start, also in a resumed run, and so do its logs.
+    shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
     with progress.phase("searching"):
         train_agent(
             agent,
@@ -101,7 +108,7 @@ def search(
             problem,
             config.final,
             log.ranked(task.budget.met),
-            lambda metrics: (task.budget.met(metrics), task.score(metrics)),
+            functools.partial(_final_order, config, task.budget),
             log.journal,
             run_dir / "checkpoints",
             progress.training_step,
@@ -112,41 +119,35 @@ def search(
     return result
 
 
+def _final_order(
+    config: SearchConfig, budget: Budget, metrics: Metrics, float_top1: float
+) -> tuple[bool, bool, float]:
+    """Sort key of finalists: cost bounds, then the accuracy bound, then the reward.
+
+    ``metrics`` are on the whole validation split, and so is ``float_top1`` that they are compared
+    with; the search ranked on fewer, augmented images.
+    """
+    budget = dataclasses.replace(budget, reference_top1=float_top1)
+    soft = config.budget_mode == "soft"
+    value = reward(metrics, budget, kl_weight=config.kl_weight, soft=soft)
+    return budget.met(metrics), budget.keeps_accuracy(metrics), value
+
+
 def _task(
-    config: SearchConfig, problem: Problem, run_dir: Path
+    config: SearchConfig, problem: Problem, run_dir: Path, started: float
 ) -> tuple[CompressionTask, CandidateLog]:
     """The task, with a journal behind its judge; the run folder is created last, so that bad
     input leaves nothing behind."""
 
-    def judge(policy: CompressionPolicy) -> Metrics:
-        weights = compress(problem, policy, config.candidate)
-        network = network_of(problem, policy, weights)
-        return measured(costs_in_loop(network, problem.target), network, problem.search_sample)
-
     log: CandidateLog
 
     def assess(policy: CompressionPolicy) -> Metrics:
-        return log.assess(policy, judge)
+        return log.assess(policy, functools.partial(judge, problem, config.candidate))
 
-    budget = reference_budget(
-        problem,
-        latency_ratio=config.latency_ratio,
-        size_ratio=config.size_ratio,
-        max_drop=config.max_drop,
-    )
-    task = build_task(
-        problem,
-        budget,
-        assess,
-        max_sparsity=config.max_sparsity,
-        fixed_bits=config.fixed_bits,
-        kl_weight=config.kl_weight,
-        budget_mode=config.budget_mode,
-        margin=config.budget_margin,
-    )
+    task = build_task(config, problem, assess)
     if not (run_dir / "config.yaml").exists():
         create_run(run_dir, config)
-    log = CandidateLog(Journal(run_dir / "journal.jsonl"))
+    log = CandidateLog(Journal(run_dir / "journal.jsonl", started))
     return task, log
 
 
@@ -165,13 +166,19 @@ def _finish(
         winner,
         target=config.target,
         seed=config.seed,
-        seconds=time.monotonic() - started,
+        seconds=max(time.monotonic() - started, recorded_seconds(run_dir / "journal.jsonl")),
         run_dir=run_dir,
     )
     save_json(run_dir / "result.json", result)
-    write_report(run_dir)
-    shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+    _tidy(run_dir)
     return result
+
+
+def _tidy(run_dir: Path) -> None:
+    """The last step of a run: also after a kill right behind ``result.json``."""
+    if not (run_dir / "report.html").exists():
+        write_report(run_dir)
+    shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
 
 
 def replay(
@@ -207,6 +214,8 @@ def replay(
             **metrics.model_dump(mode="json", exclude={"kl"}),
             "top1_test": reference_top1_test(problem, network),
         }
+    answer = {"found": replayed["top1_test"]}
+    record_test(problem, run_dir, f"{run_dir.name} (replay)", policy.hash, answer)
     recorded = {key: result["found"][key] for key in replayed}
     for key, value in replayed.items():
         if value != recorded[key]:

@@ -21,11 +21,12 @@ from ajpq.criteria import channel_scores, gradients
 from ajpq.data.cache import cache_folder
 from ajpq.evaluate import Images
 from ajpq.finetune.recipe import Recipe
-from ajpq.finetune.training import StageInputs, run_stage
+from ajpq.finetune.training import Snapshot, StageInputs, run_stage
 from ajpq.graph.structure import Graph
 from ajpq.graph.trace import trace
 from ajpq.models import build_model
 from ajpq.problem import Problem, float_logits, training_batches
+from ajpq.runs.stages import load_snapshot, save_snapshot
 from hw_models.errors import AjpqError
 from hw_models.registry import load_target
 
@@ -94,17 +95,28 @@ def base_state(
         raise AjpqError(
             f"no --checkpoint for model {config.model!r}, and the config has no `base` recipe"
         )
-    parts = (config.model, ajpq_data.fingerprint(dataset), config.seed, config.validation_share)
-    key = "|".join([*map(str, parts), config.base.model_dump_json()])
+    parts = (
+        config.model,
+        [(n.kind, n.inputs, sorted(n.attributes.items()), dict(n.parameters)) for n in graph.nodes],
+        {name: tuple(value.shape) for name, value in _floats(model).items()},
+        ajpq_data.fingerprint(dataset),
+        (config.seed, config.validation_share),
+        config.base.model_dump_json(),
+    )
+    key = repr(parts)
     path = cache_folder("base") / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
     if path.exists():
         try:
             return load_tensors(path)[0]
         except AjpqError:
             path.unlink(missing_ok=True)
-    state = train_base(config.base, graph, _floats(model), dataset, train, config.seed, on_step)
+    part = path.with_suffix(".part")
+    state = train_base(
+        config.base, graph, _floats(model), dataset, train, config.seed, on_step, part
+    )
     with contextlib.suppress(OSError):  # the cache only saves time
         save_tensors(path, state)
+        part.unlink(missing_ok=True)
     return state
 
 
@@ -116,9 +128,17 @@ def train_base(
     train: np.ndarray,
     seed: int,
     on_step: OnStep,
+    part: Path,
 ) -> dict[str, Tensor]:
-    """Train the uncompressed network on the training part of the split."""
+    """Train the uncompressed network on the training part of the split.
+
+    Args:
+        part: where every epoch leaves a snapshot, from which an interrupted training continues.
+    """
+    first, snapshot = load_snapshot(part) or (0, None)
     for number, stage in enumerate(recipe.stages):
+        if number < first:
+            continue
         inputs = StageInputs(
             graph=graph,
             batches=training_batches(dataset, train, stage.batch_size, seed + number),
@@ -126,8 +146,21 @@ def train_base(
         )
         total = stage.total_steps(len(train))
         report = functools.partial(_report, on_step, total)
-        state = run_stage(stage, inputs, state, total_steps=total, on_step=report)
+        state = run_stage(
+            stage,
+            inputs,
+            state,
+            total_steps=total,
+            resume=snapshot if number == first else None,
+            on_epoch=functools.partial(_keep, part, number),
+            on_step=report,
+        )
     return state
+
+
+def _keep(part: Path, number: int, snapshot: Snapshot) -> None:
+    with contextlib.suppress(OSError):  # only a later resumption would miss it
+        save_snapshot(part, number, snapshot)
 
 
 def _report(on_step: OnStep, total: int, step: int, loss: float) -> None:
@@ -146,8 +179,7 @@ def calibration_images(
     dataset: ajpq_data.Dataset, train: np.ndarray, seed: int, batch_size: int = 128
 ) -> list[tuple[Tensor, Tensor]]:
     """A few augmented training batches for ranges and gradients."""
-    size = min(batch_size, len(train))
-    stream = training_batches(dataset, train, size, seed + 15485863)(0)
+    stream = training_batches(dataset, train, batch_size, seed + 15485863)(0)
     return [batch for _, batch in zip(range(_CALIBRATION_BATCHES), stream, strict=False)]
 
 

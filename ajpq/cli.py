@@ -22,10 +22,12 @@ def run(command: Callable[..., None], *, prog: str) -> None:
     except AjpqError as error:
         _fail(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if error.filename is None and not full:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        _fail(f"{error.strerror}{where}; what was finished is kept, continue with --resume")
+        where = f": {error.filename}" if error.filename else ""
+        advice = "; what was finished is kept, continue with --resume" if full else ""
+        _fail(f"{error.strerror}{where}{advice}")
     except KeyboardInterrupt:
         print("\ninterrupted; continue with --resume", file=sys.stderr)
         sys.exit(130)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ajpq.graph.structure import Graph, Layer, layers
+from ajpq.graph.execute import mask_pruned
+from ajpq.graph.structure import Graph, layers
 from ajpq.grids import ActivationRange
 from ajpq.policy import CompressionPolicy
 from ajpq.quantizers import Quantizer, straight_through
@@ -71,19 +72,7 @@ def compressed_view(
     for layer in layers(graph):
         name, width = layer.node.parameters["weight"], bits[layer.name]
         view[name] = straight_through(state[name], width, scales[layer.name], quantizer)
-        for shift in _channel_parameters(layer):
-            view[shift] = state[shift] * (width != 0).to(state[shift].dtype)
-    return view
-
-
-def _channel_parameters(layer: Layer) -> list[str]:
-    """Names of what would make a zero row non-zero: its bias, BatchNorm's factor and shift."""
-    names = [layer.node.parameters[role] for role in ("bias",) if role in layer.node.parameters]
-    if layer.batchnorm is not None:
-        roles = layer.batchnorm.parameters
-        names += [roles[role] for role in ("weight", "bias") if role in roles]
-        # A pruned convolution bias also reaches BatchNorm's mean; the factor zero hides that.
-    return names
+    return mask_pruned(graph, view, {n: (b != 0).float() for n, b in bits.items()})
 
 
 def quantize_edges(grids: Mapping[str, Edge]) -> Callable[[str, Tensor], Tensor]:

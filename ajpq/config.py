@@ -40,7 +40,7 @@ def read_yaml(folder: str, what: str, name: str) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise AjpqError(f"cannot read the {what} {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise AjpqError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
         raise AjpqError(f"{path} holds no {what}: expected a mapping of keys to values")
@@ -113,7 +113,7 @@ class SearchConfig(_Frozen):
     agent: str = "td3"
     fixed_bits: int | None = Field(default=None, ge=2, le=8)
     max_sparsity: float = Field(default=0.75, ge=0, lt=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     criterion: str = "taylor"
     quantizer: QuantizerSpec = QuantizerSpec()
     search_images: int = Field(default=1000, ge=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from ajpq import data as ajpq_data
 from ajpq.compressed import CompressedWeights
 from ajpq.config import FinalRound
-from ajpq.evaluate import Images, Metrics, exact_costs, measured
+from ajpq.evaluate import Images, Metrics, exact_costs, measured, top1
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, Watch, compress, float_logits, network_of
 from ajpq.runs.folder import load_weights, save_weights
@@ -47,7 +46,7 @@ def run_finals(
     problem: Problem,
     rounds: Sequence[FinalRound],
     ranked: Sequence[CompressionPolicy],
-    better: Callable[[Metrics], Any],
+    better: Callable[[Metrics, float], Any],
     journal: Journal,
     folder: Path,
     on_step: OnStep,
@@ -56,10 +55,13 @@ def run_finals(
 
     Args:
         ranked: candidates, best first.
-        better: sort key of metrics, larger is better.
+        better: sort key of metrics and the uncompressed network's top-1 on the same images;
+            larger is better.
         folder: snapshots and weights of finished finalists; lets a killed run continue.
     """
     sample = validation_images(problem)
+    assert sample.float_logits is not None
+    float_top1 = top1(sample.float_logits, sample.labels)
     order = list(ranked)
     finalists: list[Finalist] = []
     for number, stage in enumerate(rounds):
@@ -68,7 +70,7 @@ def run_finals(
             _finalist(problem, stage, number, policy, sample, journal, folder, on_step)
             for policy in entrants
         ]
-        finalists.sort(key=lambda found: better(found.metrics), reverse=True)
+        finalists.sort(key=lambda found: better(found.metrics, float_top1), reverse=True)
         order = [found.policy for found in finalists]
     return finalists[0]
 
@@ -83,7 +85,6 @@ def _finalist(
     folder: Path,
     on_step: OnStep,
 ) -> Finalist:
-    started = time.monotonic()
     stem = f"round{number}-{policy.hash}"
     done = folder / f"{stem}.safetensors"
     recorded = journal.next_recorded(kind="finalist", round=number, hash=policy.hash)
@@ -104,7 +105,6 @@ def _finalist(
                 "hash": policy.hash,
                 "recipe": stage.recipe.name,
                 "metrics": metrics.model_dump(mode="json"),
-                "seconds": round(time.monotonic() - started, 3),
             }
         )
     return Finalist(policy, metrics, weights, stage.recipe.keeps_full_precision)

@@ -76,10 +76,14 @@ class Problem:
 def training_batches(
     problem_data: ajpq_data.Dataset, indices: np.ndarray, batch_size: int, seed: int
 ) -> Batches:
-    """Epoch number -> augmented, shuffled full batches; a pure function of seed and epoch."""
+    """Epoch number -> augmented, shuffled full batches; a pure function of seed and epoch.
+
+    Fewer images than a batch make one batch of all of them.
+    """
+    size = min(batch_size, len(indices))
 
     def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return ajpq_data.training_batches(problem_data, indices, batch_size, seed=seed, epoch=epoch)
+        return ajpq_data.training_batches(problem_data, indices, size, seed=seed, epoch=epoch)
 
     return epoch_batches
 

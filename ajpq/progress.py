@@ -177,7 +177,12 @@ def _ratio_row(
 ) -> None:
     if base is None or found is None:
         return
-    table.add_row(title, f"{base * unit:,.3f}", f"{found * unit:,.3f}", f"{base / found:.2f}x")
+    table.add_row(
+        title,
+        f"{base * unit:,.3f}",
+        f"{found * unit:,.3f}",
+        f"{base / found:.2f}x" if found else "",
+    )
 
 
 def budget_lines(result: dict[str, Any], budget: Budget) -> list[str]:

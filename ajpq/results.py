@@ -25,17 +25,7 @@ def build_result(
     """``result.json``: the uncompressed network against the winner, in one shape."""
     found = network_of(problem, winner.policy, winner.weights)
     answers = test_answers(problem, found, winner)
-    append_to_ledger(
-        {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "run": run_dir.name,
-            "data": problem.dataset.name.split(":")[0],
-            "images": len(problem.dataset.test_labels),
-            "policy": winner.policy.hash,
-            "top1_test": {name: round(value, 4) for name, value in answers.items()},
-        },
-        run_dir,
-    )
+    record_test(problem, run_dir, run_dir.name, winner.policy.hash, answers)
     full = answers.get("full_precision")
     return {
         "baseline": baseline_metrics(problem, answers["baseline"]),
@@ -51,6 +41,23 @@ def build_result(
         "seconds": round(seconds, 1),
         "versions": versions(),
     }
+
+
+def record_test(
+    problem: Problem, run_dir: Path, occasion: str, policy_hash: str, answers: dict[str, float]
+) -> None:
+    """Write down that test images were looked at, when, why, and what came out."""
+    append_to_ledger(
+        {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "occasion": occasion,
+            "data": problem.dataset.name.split(":")[0],
+            "images": len(problem.dataset.test_labels),
+            "policy": policy_hash,
+            "top1_test": {name: round(value, 4) for name, value in answers.items()},
+        },
+        run_dir,
+    )
 
 
 def baseline_metrics(problem: Problem, top1_test: float) -> dict[str, Any]:

@@ -21,8 +21,8 @@ def main(
     model: str | None = None,
     data: str | None = None,
     checkpoint: str | None = None,
-    latency_ratio: float | None = None,
-    size_ratio: float | None = None,
+    latency_ratio: float | Literal["none"] | None = None,
+    size_ratio: float | Literal["none"] | None = None,
     max_drop: float | None = None,
     budget_mode: Literal["hard", "soft"] | None = None,
     episodes: int | None = None,
@@ -51,9 +51,11 @@ def main(
             class), or module:function.
         checkpoint: trained weights (safetensors, or a .pt/.th state dict); "public" downloads the
             published CIFAR-10 ResNets. Without it the network is trained first.
-        latency_ratio: at most this share of the unpruned int8 network's latency.
-        size_ratio: at most this share of the float32 network's bytes.
-        max_drop: look for the cheapest policy that loses at most so many points of top-1.
+        latency_ratio: at most this share of the unpruned int8 network's latency; "none" takes the
+            config's bound away.
+        size_ratio: at most this share of the float32 network's bytes; or "none".
+        max_drop: look for the cheapest policy that loses at most so many points of top-1; the
+            config's other bounds then no longer hold, unless they are given too.
         budget_mode: hard: every candidate meets the budget; soft: excess is punished.
         episodes: number of candidates to try.
         time_budget: stop trying candidates after so many minutes.
@@ -72,8 +74,6 @@ def main(
         model=model,
         data=data,
         checkpoint=checkpoint,
-        latency_ratio=latency_ratio,
-        size_ratio=size_ratio,
         max_drop=max_drop,
         budget_mode=budget_mode,
         episodes=episodes,
@@ -84,9 +84,14 @@ def main(
         image_size=image_size,
         seed=seed,
     )
-    if resume:
-        if run_dir is None:
-            raise AjpqError("--resume needs --run-dir, the folder to continue in")
+    for name, bound in (("latency_ratio", latency_ratio), ("size_ratio", size_ratio)):
+        if bound == "none" or (bound is None and max_drop is not None):
+            overrides[name] = None
+        elif bound is not None:
+            overrides[name] = bound
+    if resume and run_dir is None:
+        raise AjpqError("--resume needs --run-dir, the folder to continue in")
+    if resume and run_dir is not None and (run_dir / "config.yaml").exists():
         stored = load_config(run_dir)
         settings = validated(type(stored), {**stored.model_dump(), **overrides}, "options")
     else:

@@ -19,6 +19,7 @@ import tyro
 from ajpq import api, cli
 from ajpq.config import load_search_config
 from ajpq.progress import ConsoleProgress
+from ajpq.reporting import search_figure
 from benchmarks.harness import at_least, at_most, write_result
 
 NAME = "cifar10_edge_npu"
@@ -32,7 +33,7 @@ def main(
     data: str = "cifar10",
     checkpoint: str = "public",
     seed: int = 0,
-    run_dir: Path = Path("runs") / NAME,
+    run_dir: Path | None = None,
     resume: bool = False,
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
@@ -42,12 +43,13 @@ def main(
         data: cifar10, or imagefolder:DIR with the same images.
         checkpoint: public, or the file that torch.hub would download.
         seed: of split, agent and fine-tuning.
-        run_dir: the run folder.
+        run_dir: the run folder; default runs/cifar10_edge_npu.
         resume: continue an interrupted run.
         quick: eight candidates and no real fine-tuning: does it run at all?
     """
     overrides = {"data": data, "checkpoint": checkpoint, "seed": seed, **(QUICK if quick else {})}
     config = load_search_config("cifar10-resnet20", overrides)
+    run_dir = run_dir or Path("runs") / f"{NAME}{'-quick' if quick else ''}"
     result = api.search(config, run_dir, resume=resume, progress=ConsoleProgress())
     path = write_result(
         NAME,
@@ -59,6 +61,8 @@ def main(
         quick=quick,
     )
     print(path)
+    if not quick:
+        print(search_figure(run_dir, Path("docs/search.png")))
 
 
 def row(name: str, metrics: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:

@@ -35,8 +35,8 @@ class Budget:
     def ratios(self, costs: Costs) -> dict[str, float]:
         """``latency`` (where the target knows it) and ``size``, relative to the reference."""
         ratios = {"size": costs.packed_bytes / self.reference_bytes}
-        if costs.latency_s is not None and self.reference_latency_s:
-            ratios["latency"] = costs.latency_s / self.reference_latency_s
+        if costs.latency_s is not None and self.reference_latency_s is not None:
+            ratios["latency"] = costs.latency_s / max(self.reference_latency_s, 1e-12)
         return ratios
 
     @property
@@ -52,6 +52,11 @@ class Budget:
             name: max(0.0, ratios[name] / (bound * (1 - margin)) - 1)
             for name, bound in self.bounds.items()
         }
+
+    def keeps_accuracy(self, metrics: Metrics) -> bool:
+        """Is no more accuracy lost than ``max_drop`` allows?"""
+        lost = self.reference_top1 - metrics.top1_val
+        return self.max_drop is None or lost <= self.max_drop
 
     def met(self, costs: Costs, margin: float = 0.0) -> bool:
         """Do all bounds hold?"""

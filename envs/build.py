@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from ajpq.apply import apply_policy
+from ajpq.config import SearchConfig
 from ajpq.evaluate import Costs, Metrics, costs_in_loop, exact_costs, top1
 from ajpq.graph.channels import channel_groups, coupled_layers
 from ajpq.graph.structure import Layer, layer_macs, layers
@@ -27,30 +28,25 @@ from hw_models.network import Network
 Answer = TypeVar("Answer")
 
 
-def reference_budget(
-    problem: Problem,
-    *,
-    latency_ratio: float | None,
-    size_ratio: float | None,
-    max_drop: float | None,
-) -> Budget:
+def reference_budget(config: SearchConfig, problem: Problem) -> Budget:
     """Bounds relative to the int8 network's latency, the float32 bytes and the float accuracy.
 
     Raises:
         AjpqError: a bound on a cost that the target does not know.
     """
     int8 = network_of(problem, problem.uniform(8), direct_weights(problem))
+    latency_s = exact_costs(int8, problem.target).latency_s
+    if config.latency_ratio is not None and latency_s is None:
+        raise AjpqError(
+            f"target {problem.target.name!r} does not know latency; take the bound away "
+            "with --latency-ratio none"
+        )
     sample = problem.search_sample
     assert sample.float_logits is not None
-    latency_s = exact_costs(int8, problem.target).latency_s
-    if latency_ratio is not None and latency_s is None:
-        raise AjpqError(
-            f"target {problem.target.name!r} does not know latency; leave out the latency ratio"
-        )
     return Budget(
-        latency_ratio=latency_ratio,
-        size_ratio=size_ratio,
-        max_drop=max_drop,
+        latency_ratio=config.latency_ratio,
+        size_ratio=config.size_ratio,
+        max_drop=config.max_drop,
         reference_latency_s=latency_s,
         reference_bytes=problem.float_bytes,
         reference_top1=top1(sample.float_logits, sample.labels),
@@ -58,28 +54,23 @@ def reference_budget(
 
 
 def build_task(
-    problem: Problem,
-    budget: Budget,
-    assess: Callable[[CompressionPolicy], Metrics],
-    *,
-    max_sparsity: float,
-    fixed_bits: int | None,
-    kl_weight: float,
-    budget_mode: Literal["hard", "soft"],
-    margin: float,
+    config: SearchConfig, problem: Problem, assess: Callable[[CompressionPolicy], Metrics]
 ) -> CompressionTask:
     """Everything an environment needs; measures the sensitivity table once.
 
     Raises:
+        AjpqError: the target does not know a bounded cost, or does not store ``fixed_bits``.
         BudgetError: the cheapest policy already exceeds a bound.
     """
+    budget = reference_budget(config, problem)
     knobs = make_knobs(
         problem.target.weight_bits,
         problem.target.activation_bits,
-        max_sparsity=max_sparsity,
-        fixed_bits=fixed_bits,
+        max_sparsity=config.max_sparsity,
+        fixed_bits=config.fixed_bits,
         granularity=problem.target.channel_granularity,
     )
+    hard = config.budget_mode == "hard"
     packed_bytes, price = _pricing(problem)
     leaders = sparsity_leaders(problem)
     unprunable = unprunable_layers(problem)
@@ -97,16 +88,14 @@ def build_task(
         packed_bytes=packed_bytes,
         price=price,
         assess=assess,
-        score=lambda metrics: reward(
-            metrics, budget, kl_weight=kl_weight, soft=budget_mode == "soft"
-        ),
-        margin=margin,
-        hard=budget_mode == "hard",
+        score=lambda metrics: reward(metrics, budget, kl_weight=config.kl_weight, soft=not hard),
+        margin=config.budget_margin,
+        hard=hard,
     )
-    if task.hard and budget.bounds:
-        cheapest = task.price(task.policy(np.tile(knobs.tightest, (len(task.layers), 1))))
-        if not budget.met(cheapest, margin):
-            raise unreachable(budget, cheapest, margin)
+    if hard and budget.bounds:
+        cheapest = price(task.policy(np.tile(knobs.tightest, (len(facts), 1))))
+        if not budget.met(cheapest, config.budget_margin):
+            raise unreachable(budget, cheapest, config.budget_margin)
     return task
 
 

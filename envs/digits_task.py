@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 from ajpq.base import build_problem
 from ajpq.config import FinalRound, SearchConfig
-from ajpq.evaluate import Metrics, costs_in_loop, measured
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
-from ajpq.policy import CompressionPolicy
-from ajpq.problem import compress, network_of
-from envs.build import build_task, reference_budget
+from ajpq.judge import judge
+from envs.build import build_task
 from envs.task import CompressionTask
 
 
@@ -39,24 +39,4 @@ def digits_task(config: SearchConfig | None = None) -> CompressionTask:
     settings = config or digits_config()
     problem = build_problem(settings)
 
-    def assess(policy: CompressionPolicy) -> Metrics:
-        weights = compress(problem, policy, settings.candidate)
-        network = network_of(problem, policy, weights)
-        return measured(costs_in_loop(network, problem.target), network, problem.search_sample)
-
-    budget = reference_budget(
-        problem,
-        latency_ratio=settings.latency_ratio,
-        size_ratio=settings.size_ratio,
-        max_drop=settings.max_drop,
-    )
-    return build_task(
-        problem,
-        budget,
-        assess,
-        max_sparsity=settings.max_sparsity,
-        fixed_bits=settings.fixed_bits,
-        kl_weight=settings.kl_weight,
-        budget_mode=settings.budget_mode,
-        margin=settings.budget_margin,
-    )
+    return build_task(settings, problem, functools.partial(judge, problem, settings.candidate))

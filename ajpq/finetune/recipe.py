@@ -39,8 +39,9 @@ class Stage(_Frozen):
         mode: ``float`` trains the plain network, ``psg`` trains the full-precision weights
             towards their grids, ``straight_through`` trains the compressed network itself.
         epochs, steps: length; exactly one of them. A step is one batch.
-        activations: what a ``straight_through`` stage computes with. ``real`` is a third faster,
-            and at 8 bits the rounding is too small to learn from.
+        activations: what a ``straight_through`` stage computes with. ``real`` leaves 8-bit
+            activations unrounded, which is a third faster; their rounding is too small to learn
+            from. Narrower ones are rounded all the same.
         learning_rate: at the start, after ``warmup_steps`` linear steps; falls to zero.
     """
 

@@ -20,10 +20,20 @@ from ajpq.finetune.recipe import Distillation, Stage
 from ajpq.graph.execute import batch_statistics, execute, frozen_batchnorm
 from ajpq.graph.structure import Graph, layers
 from ajpq.quantizers import Quantizer
-from hw_models.network import Edge
+from hw_models.errors import AjpqError
+from hw_models.network import FLOAT_BITS, Edge
 
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 """Epoch number -> its batches, images ``[B, C, H, W]`` float32 and labels ``[B]``."""
+
+
+class DivergedError(AjpqError):
+    """The loss of a training is no longer a number."""
+
+    def __init__(self, mode: str, step: int, loss: float) -> None:
+        super().__init__(
+            f"the {mode} training diverged: loss {loss} at step {step}; lower its learning rate"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +105,8 @@ def run_stage(
             images = _channels_last(batch)
             _set_learning_rate(optimizer, stage, step, total_steps)
             loss = loss_of({**leaves, **buffers}, scales, images, labels)
+            if not math.isfinite(float(loss.detach())):
+                raise DivergedError(stage.mode, step + 1, float(loss.detach()))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -193,7 +205,7 @@ def _loss_function(
         if stage.mode != "straight_through" or goal is None:
             return run(graph, state, images, batchnorm=batch_statistics)
         view = compressed_view(graph, state, goal.bits, scales, goal.quantizer)
-        edge = quantize_edges(goal.grids if stage.activations == "quantized" else {})
+        edge = quantize_edges(_simulated(goal.grids, stage))
         return run(graph, view, images, edge=edge, batchnorm=batch_statistics)
 
     def loss_of(
@@ -208,6 +220,12 @@ def _loss_function(
         return distillation_loss(logits, wanted, labels, stage.distillation)
 
     return loss_of
+
+
+def _simulated(grids: Mapping[str, Edge], stage: Stage) -> dict[str, Edge]:
+    """The edges whose rounding a stage trains with; narrow ones are never left out."""
+    widest = FLOAT_BITS if stage.activations == "quantized" else 8
+    return {name: grid for name, grid in grids.items() if grid.bits < widest}
 
 
 def distillation_loss(

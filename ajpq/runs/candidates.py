@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,13 +17,12 @@ class CandidateLog:
         self.journal = journal
         self.entries: list[dict[str, Any]] = []
         self._seen: dict[str, Metrics] = {}
-        self._pending: tuple[dict[str, Any] | None, float] = (None, 0.0)
+        self._recorded: dict[str, Any] | None = None
 
     def assess(
         self, policy: CompressionPolicy, judge: Callable[[CompressionPolicy], Metrics]
     ) -> Metrics:
         """Metrics of ``policy``; the judge is a pure function, so equal policies share them."""
-        started = time.monotonic()
         recorded = self.journal.next_recorded(
             kind="candidate", index=len(self.entries), hash=policy.hash
         )
@@ -35,28 +33,26 @@ class CandidateLog:
         else:
             metrics = judge(policy)
         self._seen[policy.hash] = metrics
-        self._pending = recorded, time.monotonic() - started
+        self._recorded = recorded
         return metrics
 
     def keep(self, policy: CompressionPolicy, metrics: Metrics, reward: float) -> None:
         """Journal the candidate that was assessed last."""
-        recorded, seconds = self._pending
-        entry = recorded or {
-            "kind": "candidate",
-            "index": len(self.entries),
-            "hash": policy.hash,
-            "policy": policy.model_dump(mode="json"),
-            "metrics": metrics.model_dump(mode="json"),
-            "reward": reward,
-            "seconds": round(seconds, 3),
-        }
-        if recorded is None:
-            self.journal.append(entry)
+        entry = self._recorded or self.journal.append(
+            {
+                "kind": "candidate",
+                "index": len(self.entries),
+                "hash": policy.hash,
+                "policy": policy.model_dump(mode="json"),
+                "metrics": metrics.model_dump(mode="json"),
+                "reward": reward,
+            }
+        )
         self.entries.append(entry)
 
     @property
     def seconds(self) -> float:
-        """Time spent on all candidates, those of an earlier life of the run included."""
+        """Time until the last candidate, in all lives of the run."""
         return sum(entry["seconds"] for entry in self.entries)
 
     @property

@@ -48,10 +48,12 @@ def check_resumable(run_dir: Path, config: SearchConfig) -> None:
     """Does the folder hold a run of ``config``, with a sound journal?
 
     Raises:
-        AjpqError: there is nothing to resume, it was started with another configuration, or a
-            line of its journal is damaged.
+        AjpqError: the folder holds something else, the run was started with another
+            configuration, or a line of its journal is damaged.
     """
     read_journal(run_dir / "journal.jsonl")
+    if not run_dir.exists() or not any(run_dir.iterdir()):
+        return  # Interrupted before its first result: there is nothing to lose.
     stored = load_config(run_dir)
     changed = [
         key
@@ -76,7 +78,7 @@ def load_config(run_dir: Path) -> SearchConfig:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise AjpqError(f"{run_dir} is no run folder: {path.name}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise AjpqError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     config: SearchConfig = validated(SearchConfig, content, str(path))
     return config

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,15 +60,24 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def recorded_seconds(path: Path) -> float:
+    """What all results in the journal took, those of an interrupted life of the run included."""
+    return sum(float(entry["seconds"]) for entry in read_journal(path))
+
+
 class Journal:
     """Appends entries, or hands back those of an earlier life of the same run.
+
+    Args:
+        started: the ``time.monotonic()`` at which the run began, for the first line's seconds.
 
     Entries are recorded in a fixed order. While the file still holds entries ahead of the present
     position, :meth:`next_recorded` returns them; after that, :meth:`append` adds new ones.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, started: float | None = None) -> None:
         self._path = path
+        self._last = time.monotonic() if started is None else started
         self._recorded: Iterator[dict[str, Any]] = iter(read_journal(path))
         self._position = 0
         _drop_torn_line(path)
@@ -82,6 +92,7 @@ class Journal:
         entry = next(self._recorded, None)
         if entry is None:
             return None
+        self._last = time.monotonic()
         self._position += 1
         for key, value in expected.items():
             if entry.get(key) != value:
@@ -91,17 +102,25 @@ class Journal:
                 )
         return entry
 
-    def append(self, entry: dict[str, Any]) -> None:
+    def append(self, entry: dict[str, Any]) -> dict[str, Any]:
         """Write one line and wait until it is on the disk.
+
+        Returns:
+            The entry with ``seconds`` added: the time since the line before it, or since the start
+            of the run, so that the lines of all lives of a run add up to what it took.
 
         Raises:
             OSError: the disk is full; what was written before stays readable.
         """
+        now = time.monotonic()
+        entry = {**entry, "seconds": round(now - self._last, 3)}
+        self._last = now
         with self._path.open("a") as file:
             file.write(encode_line(entry))
             file.flush()
             os.fsync(file.fileno())
         self._position += 1
+        return entry
 
 
 def _drop_torn_line(path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_full_disk_is_one_line_and_resume_continues(tmp_path, monkeypatch):
     def full_at_the_third(self, entry):
         if entry.get("index") == 2:
             raise OSError(errno.ENOSPC, "No space left on device", "journal.jsonl")
-        append(self, entry)
+        return append(self, entry)
 
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "append", full_at_the_third)

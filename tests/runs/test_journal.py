@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajpq.runs.journal import Journal, decode_line, encode_line, read_journal
+from ajpq.runs.journal import Journal, decode_line, encode_line, read_journal, recorded_seconds
 from hw_models.errors import AjpqError
 
 entries = st.dictionaries(
@@ -38,8 +38,8 @@ def test_recorded_entries_first_then_new_ones(tmp_path):
     first.append({"index": 0})
     first.append({"index": 1})
     second = Journal(path)
-    assert second.next_recorded(index=0) == {"index": 0}
-    assert second.next_recorded(index=1) == {"index": 1}
+    assert second.next_recorded(index=0)["index"] == 0
+    assert second.next_recorded(index=1)["index"] == 1
     assert second.next_recorded(index=2) is None
     second.append({"index": 2})
     assert [entry["index"] for entry in read_journal(path)] == [0, 1, 2]
@@ -76,4 +76,22 @@ def test_an_entry_of_another_search_is_an_error(tmp_path):
 def test_lines_are_plain_json(tmp_path):
     path = tmp_path / "journal.jsonl"
     Journal(path).append({"kind": "candidate"})
-    assert set(json.loads(path.read_text())) == {"kind", "crc"}
+    line = json.loads(path.read_text())
+    assert set(line) == {"kind", "seconds", "crc"}
+
+
+def test_seconds_add_up_to_what_all_lives_took(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("ajpq.runs.journal.time.monotonic", lambda: clock[0])
+    path = tmp_path / "journal.jsonl"
+    first = Journal(path, started=90.0)
+    first.append({})
+    clock[0] = 130.0
+    first.append({})
+    clock[0] = 1000.0  # another life, another clock
+    second = Journal(path)
+    second.next_recorded()
+    second.next_recorded()
+    clock[0] = 1005.0
+    second.append({})
+    assert recorded_seconds(path) == 10 + 30 + 5
