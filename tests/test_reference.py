@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ajpq.apply import apply_policy
+from ajpq.apply import apply_policy, apply_unshrunk
 from ajpq.graph.execute import execute, mask_pruned
 from ajpq.graph.structure import layers
 from ajpq.grids import edge_grids, fake_quantize
@@ -69,11 +69,31 @@ def test_fake_quantized_execution_is_close(name):
 
     x = images(200)
     masked = mask_pruned(graph, tensors, {key: (own > 0).float() for key, own in rows.items()})
+    masked |= biases_on_the_accumulator_grid(graph, masked, policy, found)
     faked = execute(graph, masked, x, weight=weight, edge=edge)
     exact = simulate(network, x)
     assert (faked.argmax(1) == exact.argmax(1)).float().mean() > 0.98
     # a value that falls on another code for its last bit moves a logit by one step of the input
     assert (faked - exact).abs().mean() < 0.01 * exact.abs().max()
+
+
+def biases_on_the_accumulator_grid(graph, masked, policy, found):
+    """Offsets that fold into the biases which the applied network really has."""
+    network = apply_unshrunk(graph, masked, policy, found, minmax)
+    biases = {op.name: torch.from_numpy(op.weights.bias) for op in network.layers}
+    moved = {}
+    for layer in layers(graph):
+        if layer.batchnorm is None:
+            if "bias" in layer.node.parameters:
+                moved[layer.node.parameters["bias"]] = biases[layer.name]
+            continue
+        names = layer.batchnorm.parameters
+        deviation = (masked[names["running_var"]] + layer.batchnorm.attributes["eps"]).sqrt()
+        mean = masked[names["running_mean"]]
+        if "bias" in layer.node.parameters:
+            mean = mean - masked[layer.node.parameters["bias"]]
+        moved[names["bias"]] = biases[layer.name] + mean * masked[names["weight"]] / deviation
+    return moved
 
 
 @pytest.mark.parametrize("name", NETWORKS)
