@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -16,25 +16,37 @@ from ajpq.runs.folder import load_config
 from hw_models.errors import AjpqError
 
 
+def _option(metavar: str, hint: str = "default: the config's") -> Any:
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
+
+
+Text = Annotated[str | None, _option("NAME")]
+Bound = Annotated[float | Literal["none"] | None, _option("RATIO")]
+Number = Annotated[float | None, _option("POINTS")]
+Minutes = Annotated[float | None, _option("MINUTES")]
+Count = Annotated[int | None, _option("N")]
+Mode = Annotated[Literal["hard", "soft"] | None, _option("hard|soft")]
+
+
 def main(
-    target: str | None = None,
-    model: str | None = None,
-    data: str | None = None,
-    checkpoint: str | None = None,
-    latency_ratio: float | Literal["none"] | None = None,
-    size_ratio: float | Literal["none"] | None = None,
-    max_drop: float | None = None,
-    budget_mode: Literal["hard", "soft"] | None = None,
-    episodes: int | None = None,
-    time_budget: Annotated[float | None, tyro.conf.arg(metavar="MINUTES")] = None,
-    agent: str | None = None,
-    criterion: str | None = None,
-    fixed_bits: int | None = None,
-    image_size: int | None = None,
-    seed: int | None = None,
-    run_dir: Path | None = None,
-    resume: bool = False,
-    config: str | None = None,
+    target: Text = None,
+    model: Text = None,
+    data: Text = None,
+    checkpoint: Text = None,
+    latency_ratio: Bound = None,
+    size_ratio: Bound = None,
+    max_drop: Number = None,
+    budget_mode: Mode = None,
+    episodes: Count = None,
+    time_budget: Minutes = None,
+    agent: Text = None,
+    criterion: Text = None,
+    fixed_bits: Count = None,
+    image_size: Count = None,
+    seed: Count = None,
+    run_dir: Annotated[Path | None, _option("DIR", "")] = None,
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    config: Annotated[str | None, _option("NAME", "")] = None,
 ) -> None:
     """Search how many channels each layer keeps and how many bits each channel gets.
 
