@@ -14,6 +14,7 @@ from agents.checkpoints import save_agent
 from agents.config import load_agent_config
 from agents.training import build_agent, train_agent
 from ajpq.base import build_problem
+from ajpq.checkpoints import save_tensors
 from ajpq.config import SearchConfig
 from ajpq.evaluate import Metrics, exact_costs, measured
 from ajpq.exporters import EXPORTERS
@@ -42,6 +43,8 @@ from envs.build import build_task
 from envs.joint_compression import JointCompressionEnv
 from envs.task import CompressionTask
 from hw_models.errors import AjpqError, UnknownNameError
+
+BASE_WEIGHTS = "base.safetensors"
 
 __all__ = ["export", "replay", "report", "search"]
 
@@ -147,6 +150,8 @@ def _task(
     task = build_task(config, problem, assess)
     if not (run_dir / "config.yaml").exists():
         create_run(run_dir, config)
+    if not (run_dir / BASE_WEIGHTS).exists():
+        save_tensors(run_dir / BASE_WEIGHTS, dict(problem.state))
     log = CandidateLog(Journal(run_dir / "journal.jsonl", started))
     return task, log
 
@@ -199,7 +204,7 @@ def replay(
     config, result = load_config(run_dir), load_result(run_dir)
     policy = load_policy(run_dir / "policy.json")
     with progress.phase("loading network, data and target"):
-        problem = build_problem(config, on_step=progress.base_step)
+        problem = build_problem(_with_own_base(config, run_dir))
     check_policy(policy, problem.channels, problem.target)
     if retrain:
         with progress.phase("repeating the fine-tuning"):
@@ -223,6 +228,12 @@ def replay(
     return {"recorded": recorded, "replayed": replayed}
 
 
+def _with_own_base(config: SearchConfig, run_dir: Path) -> SearchConfig:
+    """``config`` with the uncompressed weights that the run kept: it needs no other file."""
+    base = run_dir / BASE_WEIGHTS
+    return config.model_copy(update={"checkpoint": str(base)}) if base.exists() else config
+
+
 def export(run_dir: Path, formats: Sequence[str], out: Path) -> list[Path]:
     """Write the compressed network of a finished run in the given formats.
 
@@ -234,7 +245,7 @@ def export(run_dir: Path, formats: Sequence[str], out: Path) -> list[Path]:
             raise UnknownNameError("format", name, EXPORTERS)
     config = load_config(run_dir)
     policy = load_policy(run_dir / "policy.json")
-    problem = build_problem(config)
+    problem = build_problem(_with_own_base(config, run_dir))
     check_policy(policy, problem.channels, problem.target)
     network = network_of(problem, policy, load_weights(run_dir / "weights.safetensors"))
     out.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ajpq.policy import CompressionPolicy, LayerPolicy, QuantizerSpec
 from hw_models.errors import AjpqError
+from hw_models.network import FLOAT_BITS
 
 # Width of the ramp of bits across a layer's channels at full spread. A ramp one bit wide (spread
 # 0) already realises every fractional mean: its rounding gives two neighbouring widths.
@@ -64,12 +65,14 @@ def make_knobs(
     Raises:
         AjpqError: the target does not store ``fixed_bits`` or cannot hold a pruned channel.
     """
-    live = tuple(sorted(width for width in weight_bits if 0 < width <= 8))
+    live = tuple(sorted(width for width in weight_bits if 0 < width <= 8)) or _only_real(
+        weight_bits
+    )
     if fixed_bits is not None and fixed_bits not in live:
         raise AjpqError(f"the target stores weights of {live} bits, got --fixed-bits {fixed_bits}")
-    activations = tuple(sorted(width for width in activation_bits if width <= 8))
+    activations = tuple(sorted(w for w in activation_bits if w <= 8)) or _only_real(activation_bits)
     if not live or not activations:
-        raise AjpqError("the target offers no integer width for weights or for activations")
+        raise AjpqError("the target offers no width for live weights or for activations")
     names = ["sparsity"]
     if fixed_bits is None and len(live) > 1:
         names += ["bits", "spread"]
@@ -77,6 +80,11 @@ def make_knobs(
         names.append("activation")
     reachable = max_sparsity if 0 in weight_bits else 0.0
     return Knobs(tuple(names), live, activations, reachable, fixed_bits, granularity)
+
+
+def _only_real(widths: Sequence[int]) -> tuple[int, ...]:
+    """32 bits where a target has nothing narrower, such as weight-only quantization."""
+    return tuple(width for width in widths if width == FLOAT_BITS)
 
 
 def channel_bits(

@@ -40,6 +40,7 @@ def test_a_run_leaves_everything_that_is_promised(finished):
         "pareto.csv",
         "policy.json",
         "weights.safetensors",
+        "base.safetensors",
         "agent",
         "report.html",
         "result.json",
@@ -124,6 +125,15 @@ def test_exports_run_and_agree_with_the_reference(finished, tmp_path):
     agreement = float((np.asarray(onnx).argmax(1) == logits.argmax(1).numpy()).mean())
     assert agreement >= 0.995
     assert load_policy(tmp_path / "out" / "policy.json").hash == result["policy"]
+
+
+def test_a_run_folder_needs_nothing_but_the_data(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("AJPQ_CACHE", str(tmp_path / "empty"))
+    outcome = command("export", finished[0], "--format", "packed", "--out", tmp_path / "out")
+    assert outcome.returncode == 0, outcome.stderr
+    assert not list((tmp_path / "empty").glob("base/*"))  # nothing was trained again
+    result = json.loads((finished[0] / "result.json").read_text())
+    assert (tmp_path / "out" / "model.ajpq").stat().st_size == result["found"]["packed_bytes"]
 
 
 def test_resuming_a_finished_run_shows_it_and_changes_nothing(finished):

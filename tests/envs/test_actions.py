@@ -83,6 +83,12 @@ def test_activation_widths_follow_the_target():
     assert activation_width(knobs(), np.array([0, 0, 0.0])) == 8
 
 
+def test_a_target_with_real_activations_only_keeps_them_real():
+    chosen = knobs(activation_bits=(32,))
+    assert "activation" not in chosen.names
+    assert activation_width(chosen, np.zeros(3)) == 32
+
+
 def test_followers_take_the_sparsity_of_their_leader():
     scores = {"a": np.arange(4.0), "b": np.arange(4.0), "c": np.arange(4.0)}
     actions = np.array([[1.0, 1.0, 0], [0.0, 0.0, 0], [0.0, 0.5, 0]])
