@@ -1,10 +1,12 @@
 """The whole way: search, resume after SIGKILL, replay, export, report."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from ajpq.config import load_search_config
 from ajpq.data import load_data, normalize
@@ -151,3 +153,16 @@ def test_fixed_precision_gives_every_kernel_this_width_or_none(tmp_path):
     assert outcome.returncode == 0, outcome.stderr
     policy = load_policy(run / "policy.json")
     assert {bits for layer in policy.layers.values() for bits in layer.weight_bits} <= {0, 4}
+
+
+def test_psg_alone_reports_both_modes_of_one_set_of_weights(tmp_path):
+    content = yaml.safe_load(Path(TINY).read_text())
+    content["final"][0]["recipe"]["stages"] = content["final"][0]["recipe"]["stages"][:1]
+    (tmp_path / "psg.yaml").write_text(yaml.safe_dump(content))
+    run = tmp_path / "run"
+    outcome = command("search", "--config", tmp_path / "psg.yaml", "--run-dir", run)
+    assert outcome.returncode == 0, outcome.stderr
+    found = json.loads((run / "result.json").read_text())["found"]
+    assert 0 < found["top1_test_full_precision"] <= 100
+    assert "same weights, uncompressed" in outcome.stdout
+    assert command("replay", run).returncode == 0
