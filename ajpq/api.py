@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.checkpoints import save_agent
-from agents.config import load_agent_config
+from agents.config import AgentConfig, load_agent_config
 from agents.training import build_agent, train_agent
 from ajpq.base import build_problem
 from ajpq.checkpoints import save_tensors
@@ -85,26 +85,8 @@ def search(
         _tidy(run_dir)
         progress.result(result, task.budget)
         return result
-    env = JointCompressionEnv(task)
-    steps = len(task.layers)
-    agent = build_agent(agent_config, env, steps_per_episode=steps, seed=config.seed)
-
-    def on_episode(info: dict[str, Any]) -> bool:
-        log.keep(info["policy"], info["metrics"], info["reward"])
-        progress.candidate(len(log.entries), config.episodes, log.best, task.budget)
-        return config.time_budget_s is None or log.seconds < config.time_budget_s
-
-    # The agent learns again from the start, also in a resumed run, and so do its logs.
-    shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
     with progress.phase("searching"):
-        train_agent(
-            agent,
-            episodes=config.episodes,
-            steps_per_episode=steps,
-            on_episode=on_episode,
-            log_dir=run_dir / "tensorboard",
-        )
-    save_agent(agent, agent_config, run_dir / "agent")
+        _propose(config, agent_config, task, log, run_dir, progress)
     save_pareto(run_dir / "pareto.csv", log.entries)
     with progress.phase("fine-tuning the best candidates"):
         winner = run_finals(
@@ -120,6 +102,36 @@ def search(
         result = _finish(config, problem, winner, run_dir, log, started)
     progress.result(result, task.budget)
     return result
+
+
+def _propose(
+    config: SearchConfig,
+    agent_config: AgentConfig,
+    task: CompressionTask,
+    log: CandidateLog,
+    run_dir: Path,
+    progress: Progress,
+) -> None:
+    """Let the agent learn and fill ``log`` with candidates; keep the agent."""
+    steps = len(task.layers)
+    env = JointCompressionEnv(task)
+    agent = build_agent(agent_config, env, steps_per_episode=steps, seed=config.seed)
+
+    def on_episode(info: dict[str, Any]) -> bool:
+        log.keep(info["policy"], info["metrics"], info["reward"])
+        progress.candidate(len(log.entries), config.episodes, log.best, task.budget)
+        return config.time_budget_s is None or log.seconds < config.time_budget_s
+
+    # The agent learns again from the start, also in a resumed run, and so do its logs.
+    shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
+    train_agent(
+        agent,
+        episodes=config.episodes,
+        steps_per_episode=steps,
+        on_episode=on_episode,
+        log_dir=run_dir / "tensorboard",
+    )
+    save_agent(agent, agent_config, run_dir / "agent")
 
 
 def _final_order(
