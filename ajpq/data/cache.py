@@ -1,11 +1,14 @@
 """Decoded images on disk: one folder per data set, memory-mapped when read.
 
 A folder is written under a temporary name and renamed when it is complete, so that what has the
-final name is whole; its checksums catch what happens to it later.
+final name is whole; its checksums catch what happens to it later. Images lie in an order that
+depends on their content alone, so that the same pictures give the same split and the same training
+wherever they came from.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,7 +22,8 @@ import numpy as np
 from ajpq.files import sync_folder
 from hw_models.errors import AjpqError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_CHUNK = 512
 _PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 _CHECKSUMS = "checksums.json"
 
@@ -91,6 +95,8 @@ def _write(entry: Path, build: Callable[[Path], None]) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
     try:
         build(temporary)
+        for side in ("train", "test"):
+            _sort_by_content(temporary / f"{side}_images.npy", temporary / f"{side}_labels.npy")
         checksums = [_checksum(temporary / f"{part}.npy") for part in _PARTS]
         (temporary / _CHECKSUMS).write_text(json.dumps(checksums))
         shutil.rmtree(entry, ignore_errors=True)
@@ -101,6 +107,18 @@ def _write(entry: Path, build: Callable[[Path], None]) -> None:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync_folder(entry.parent)
+
+
+def _sort_by_content(images_file: Path, labels_file: Path) -> None:
+    """Order images, and labels with them, by the hash of the pixels."""
+    images, labels = np.load(images_file, "r", allow_pickle=False), np.load(labels_file)
+    keys = [hashlib.blake2b(image, digest_size=16).digest() for image in images]
+    order = np.array(sorted(range(len(keys)), key=lambda i: (keys[i], labels[i])), dtype=np.int64)
+    sorted_file = images_file.with_suffix(".sorted")
+    chunks = (images[order[at : at + _CHUNK]] for at in range(0, len(order), _CHUNK))
+    write_array(sorted_file, images.shape, chunks)
+    sorted_file.replace(images_file)
+    np.save(labels_file, labels[order])
 
 
 def _checksum(path: Path) -> int:
