@@ -1,4 +1,4 @@
-"""The Python API: :func:`search`, :func:`replay`, :func:`export`, :func:`report`."""
+"""The Python API: ``search``, ``compress``, ``replay``, ``export``, ``report``."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from agents.checkpoints import save_agent
 from agents.config import AgentConfig, load_agent_config
 from agents.training import build_agent, train_agent
 from ajpq.base import build_problem
 from ajpq.checkpoints import save_tensors
-from ajpq.config import SearchConfig
+from ajpq.config import CompressConfig, FinalRound, RunConfig, SearchConfig
 from ajpq.evaluate import Metrics, exact_costs, measured
 from ajpq.exporters import EXPORTERS
 from ajpq.finalists import Finalist, run_finals, validation_images
 from ajpq.judge import judge
-from ajpq.policy import CompressionPolicy, check_policy, load_policy
-from ajpq.problem import Problem, compress, network_of
+from ajpq.policy import CompressionPolicy, check_policy, load_policy, uniform_policy
+from ajpq.problem import Problem, fine_tune, network_of
 from ajpq.progress import Progress, SilentProgress
 from ajpq.reporting import write_report
 from ajpq.results import build_result, record_test, reference_top1_test
@@ -46,7 +48,7 @@ from hw_models.errors import AjpqError, UnknownNameError
 
 BASE_WEIGHTS = "base.safetensors"
 
-__all__ = ["export", "replay", "report", "search"]
+__all__ = ["compress", "export", "replay", "report", "search"]
 
 
 def search(
@@ -99,7 +101,7 @@ def search(
             progress.training_step,
         )
     with progress.phase("measuring the winner on the test images"):
-        result = _finish(config, problem, winner, run_dir, log, started)
+        result = _finish(config, problem, winner, run_dir, started)
     progress.result(result, task.budget)
     return result
 
@@ -160,21 +162,82 @@ def _task(
         return log.assess(policy, functools.partial(judge, problem, config.candidate))
 
     task = build_task(config, problem, assess)
-    if not (run_dir / "config.yaml").exists():
-        create_run(run_dir, config)
-    if not (run_dir / BASE_WEIGHTS).exists():
-        save_tensors(run_dir / BASE_WEIGHTS, dict(problem.state))
+    _begin(config, problem, run_dir)
     log = CandidateLog(Journal(run_dir / "journal.jsonl", started))
     return task, log
 
 
-def _finish(
-    config: SearchConfig,
-    problem: Problem,
-    winner: Finalist,
+def compress(
+    config: CompressConfig,
     run_dir: Path,
-    log: CandidateLog,
-    started: float,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Give every kernel the same width, fine-tune, measure once on test images; no search.
+
+    Args:
+        config: what to do; see :func:`ajpq.config.load_compress_config`.
+        run_dir: a new folder, or with ``resume`` the folder of a run that was interrupted.
+        progress: told what happens; silent by default.
+
+    Returns:
+        The content of ``result.json``.
+
+    Raises:
+        AjpqError: bad input, or a width that the target does not store.
+    """
+    started = time.monotonic()
+    progress = progress or SilentProgress()
+    if resume:
+        check_resumable(run_dir, config)
+    else:
+        check_new(run_dir)
+    with progress.phase("loading network, data and target"):
+        problem = build_problem(config, on_step=progress.base_step)
+        policy = _uniform(config, problem)
+    _begin(config, problem, run_dir)
+    if (run_dir / "result.json").exists():
+        result = load_result(run_dir)
+        _tidy(run_dir)
+    else:
+        with progress.phase("fine-tuning"):
+            winner = run_finals(
+                problem,
+                (FinalRound(keep=1, recipe=config.recipe),),
+                [policy],
+                lambda metrics, float_top1: metrics.top1_val,
+                Journal(run_dir / "journal.jsonl", started),
+                run_dir / "checkpoints",
+                progress.training_step,
+            )
+        with progress.phase("measuring on the test images"):
+            result = _finish(config, problem, winner, run_dir, started)
+    progress.result(result, None)
+    return result
+
+
+def _uniform(config: CompressConfig, problem: Problem) -> CompressionPolicy:
+    try:
+        policy = uniform_policy(
+            problem.channels, config.weight_bits, config.activation_bits, config.outer_bits
+        )
+    except ValidationError as error:
+        raise AjpqError(f"config: {error.errors()[0]['msg']}") from error
+    policy = policy.model_copy(update={"quantizer": problem.quantizer})
+    check_policy(policy, problem.channels, problem.target)
+    return policy
+
+
+def _begin(config: RunConfig, problem: Problem, run_dir: Path) -> None:
+    if not (run_dir / "config.yaml").exists():
+        create_run(run_dir, config)
+    if not (run_dir / BASE_WEIGHTS).exists():
+        save_tensors(run_dir / BASE_WEIGHTS, dict(problem.state))
+
+
+def _finish(
+    config: RunConfig, problem: Problem, winner: Finalist, run_dir: Path, started: float
 ) -> dict[str, Any]:
     winner.policy.save(run_dir / "policy.json")
     save_weights(run_dir / "weights.safetensors", winner.weights)
@@ -220,7 +283,7 @@ def replay(
     check_policy(policy, problem.channels, problem.target)
     if retrain:
         with progress.phase("repeating the fine-tuning"):
-            weights = compress(problem, policy, config.final[-1].recipe, progress.watch("replay"))
+            weights = fine_tune(problem, policy, config.full_recipe, progress.watch("replay"))
     else:
         weights = load_weights(run_dir / "weights.safetensors")
     with progress.phase("measuring"):
@@ -240,7 +303,7 @@ def replay(
     return {"recorded": recorded, "replayed": replayed}
 
 
-def _with_own_base(config: SearchConfig, run_dir: Path) -> SearchConfig:
+def _with_own_base(config: RunConfig, run_dir: Path) -> RunConfig:
     """``config`` with the uncompressed weights that the run kept: it needs no other file."""
     base = run_dir / BASE_WEIGHTS
     return config.model_copy(update={"checkpoint": str(base)}) if base.exists() else config

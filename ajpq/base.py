@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ajpq import data as ajpq_data
 from ajpq.calibration import activation_ranges
 from ajpq.checkpoints import load_checkpoint, load_tensors, public_checkpoint, save_tensors
-from ajpq.config import SearchConfig
+from ajpq.config import ProblemConfig
 from ajpq.criteria import channel_scores, gradients
 from ajpq.data.cache import cache_folder
 from ajpq.evaluate import Images
@@ -37,7 +37,7 @@ OnStep = Callable[[int, int, float], None]
 
 
 def build_problem(
-    config: SearchConfig, on_step: OnStep = lambda step, total, loss: None
+    config: ProblemConfig, on_step: OnStep = lambda step, total, loss: None
 ) -> Problem:
     """Load data, network and target; train the network first if there is no checkpoint.
 
@@ -79,7 +79,7 @@ def build_problem(
 
 
 def base_state(
-    config: SearchConfig,
+    config: ProblemConfig,
     model: nn.Module,
     graph: Graph,
     dataset: ajpq_data.Dataset,
@@ -184,7 +184,7 @@ def calibration_images(
 
 
 def search_sample(
-    config: SearchConfig,
+    config: ProblemConfig,
     dataset: ajpq_data.Dataset,
     validation: np.ndarray,
     graph: Graph,

@@ -1,11 +1,11 @@
-"""What a search is asked to do, as one validated object."""
+"""What a run is asked to do, as one validated object."""
 
 from __future__ import annotations
 
 import importlib.resources
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -77,23 +77,13 @@ class FinalRound(_Frozen):
     recipe: Recipe
 
 
-class SearchConfig(_Frozen):
-    """A search: network, data, target, budget, agent, recipes.
+class ProblemConfig(_Frozen):
+    """What every kind of run starts from: network, data, target, quantizer.
 
     Attributes:
         checkpoint: weights of the uncompressed network; ``public`` fetches the published ones,
-            None trains the network first.
-        latency_ratio: upper bound on latency relative to the unpruned int8 network.
-        size_ratio: upper bound on packed bytes relative to the float32 network.
-        max_drop: points of validation top-1 that may be lost; given, the search looks for the
-            cheapest policy that stays within it, otherwise for the most accurate one.
-        budget_margin: share of the budget that projection leaves free, because fine-tuning
-            changes the entropy of the codes a little.
-        budget_mode: ``hard`` projects every proposal onto the budget, ``soft`` punishes excess.
-        time_budget_s: stop proposing candidates after so many seconds of evaluation.
-        fixed_bits: every kernel has this width or 0 (fixed-precision mode).
+            None trains the network first, with the recipe ``base``.
         search_images: validation images, augmented once, that rank candidates.
-        kl_weight: the reward is top-1 (0..1) minus this times the KL divergence in nats.
     """
 
     target: str = "edge-npu"
@@ -103,6 +93,36 @@ class SearchConfig(_Frozen):
     image_size: int | None = Field(default=None, ge=1)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    criterion: str = "taylor"
+    quantizer: QuantizerSpec = QuantizerSpec()
+    search_images: int = Field(default=1000, ge=1)
+    validation_share: float = Field(default=0.1, gt=0, lt=0.5)
+    base: Recipe = Recipe(name="none")
+
+    @property
+    def model_name(self) -> str:
+        """The model as part of a file name."""
+        return re.sub(r"[^A-Za-z0-9_.]+", "-", self.model).strip("-")
+
+
+class SearchConfig(ProblemConfig):
+    """A search: a problem, a budget, an agent, recipes.
+
+    Attributes:
+        latency_ratio: upper bound on latency relative to the unpruned int8 network.
+        size_ratio: upper bound on packed bytes relative to the float32 network.
+        max_drop: points of validation top-1 that may be lost; given, the search looks for the
+            cheapest policy that stays within it, otherwise for the most accurate one.
+        budget_margin: share of the budget that projection leaves free, because fine-tuning
+            changes the entropy of the codes a little.
+        budget_mode: ``hard`` projects every proposal onto the budget, ``soft`` punishes excess.
+        time_budget_s: stop proposing candidates after so many seconds of evaluation.
+        fixed_bits: every kernel has this width or 0 (fixed-precision mode).
+        kl_weight: the reward is top-1 (0..1) minus this times the KL divergence in nats.
+    """
+
+    kind: Literal["search"] = "search"
     latency_ratio: float | None = Field(default=None, gt=0)
     size_ratio: float | None = Field(default=None, gt=0)
     max_drop: float | None = Field(default=None, ge=0)
@@ -113,20 +133,14 @@ class SearchConfig(_Frozen):
     agent: str = "td3"
     fixed_bits: int | None = Field(default=None, ge=2, le=8)
     max_sparsity: float = Field(default=0.75, ge=0, lt=1)
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    criterion: str = "taylor"
-    quantizer: QuantizerSpec = QuantizerSpec()
-    search_images: int = Field(default=1000, ge=1)
     kl_weight: float = Field(default=0.1, ge=0)
-    validation_share: float = Field(default=0.1, gt=0, lt=0.5)
-    base: Recipe = Recipe(name="none")
     candidate: Recipe = Recipe(name="none")
     final: tuple[FinalRound, ...] = Field(default=(), min_length=1)
 
     @property
-    def model_name(self) -> str:
-        """The model as part of a file name."""
-        return re.sub(r"[^A-Za-z0-9_.]+", "-", self.model).strip("-")
+    def full_recipe(self) -> Recipe:
+        """What the winner was fine-tuned with."""
+        return self.final[-1].recipe
 
     @model_validator(mode="after")
     def _rounds_shrink(self) -> SearchConfig:
@@ -136,16 +150,67 @@ class SearchConfig(_Frozen):
         return self
 
 
+class CompressConfig(ProblemConfig):
+    """A compression without a search: a problem, the same width for every kernel, one recipe.
+
+    Attributes:
+        weight_bits, activation_bits: 32 leaves weights or activations as they are.
+        outer_bits: width of the first and the last layer's weights, and the least width of the
+            activations that these read; None treats them like the others.
+    """
+
+    kind: Literal["compress"]
+    target: str = "size-only"
+    weight_bits: int = 8
+    activation_bits: int = 8
+    outer_bits: int | None = None
+    recipe: Recipe
+
+    @property
+    def full_recipe(self) -> Recipe:
+        """What the network was fine-tuned with."""
+        return self.recipe
+
+
+RunConfig = SearchConfig | CompressConfig
+Run = TypeVar("Run", SearchConfig, CompressConfig)
+
+
 def load_search_config(name: str, overrides: dict[str, Any]) -> SearchConfig:
-    """An experiment from ``configs/experiments`` or a YAML file, with ``overrides`` on top.
+    """A search from ``configs/experiments`` or a YAML file, with ``overrides`` on top.
 
     Recipes may be given by name (``candidate: psg-short``) or written out.
     """
     content = {**read_yaml("experiments", "config", name), **overrides}
-    for key in ("base", "candidate"):
+    return validated_run(SearchConfig, content, f"config {name!r}")
+
+
+def load_compress_config(name: str, overrides: dict[str, Any]) -> CompressConfig:
+    """A compression, like :func:`load_search_config`."""
+    content = {**read_yaml("experiments", "config", name), **overrides}
+    return validated_run(CompressConfig, content, f"config {name!r}")
+
+
+def validated_run(model: type[Run], content: dict[str, Any], source: str) -> Run:
+    """``content`` with named recipes filled in, as the settings of this kind of run.
+
+    Raises:
+        AjpqError: a misfit, or settings of the other kind of run.
+    """
+    wanted, found = ("search", "compress") if model is SearchConfig else ("compress", "search")
+    if content.get("kind", "search") == found:
+        raise AjpqError(f"{source} is for python -m ajpq.{found}, not for ajpq.{wanted}")
+    config: Run = validated(model, with_recipes(content), source)
+    return config
+
+
+def with_recipes(content: dict[str, Any]) -> dict[str, Any]:
+    """``content`` with the recipes that it names in place of their names."""
+    content = dict(content)
+    for key in ("base", "candidate", "recipe"):
         if isinstance(content.get(key), str):
             content[key] = load_recipe(content[key])
-    final = content.get("final", [])
+    final = content.get("final")
     if isinstance(final, list):
         content["final"] = [
             {**entry, "recipe": load_recipe(entry["recipe"])}
@@ -153,5 +218,4 @@ def load_search_config(name: str, overrides: dict[str, Any]) -> SearchConfig:
             else entry
             for entry in final
         ]
-    config: SearchConfig = validated(SearchConfig, content, f"config {name!r}")
-    return config
+    return content

@@ -15,7 +15,7 @@ from ajpq.compressed import CompressedWeights
 from ajpq.config import FinalRound
 from ajpq.evaluate import Images, Metrics, exact_costs, measured, top1
 from ajpq.policy import CompressionPolicy
-from ajpq.problem import Problem, Watch, compress, float_logits, network_of
+from ajpq.problem import Problem, Watch, fine_tune, float_logits, network_of
 from ajpq.runs.folder import load_weights, save_weights
 from ajpq.runs.journal import Journal
 from ajpq.runs.stages import load_snapshot, save_snapshot
@@ -123,6 +123,6 @@ def _fine_tuned(
         on_epoch=lambda index, snapshot: save_snapshot(part, index, snapshot),
         resume=load_snapshot(part),
     )
-    weights = compress(problem, policy, stage.recipe, watch)
+    weights = fine_tune(problem, policy, stage.recipe, watch)
     part.unlink(missing_ok=True)
     return weights

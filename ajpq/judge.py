@@ -6,7 +6,7 @@ from ajpq.evaluate import Metrics, costs_in_loop, measured
 from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import DivergedError
 from ajpq.policy import CompressionPolicy
-from ajpq.problem import Problem, compress, direct_weights, network_of
+from ajpq.problem import Problem, direct_weights, fine_tune, network_of
 
 # Nats; a network that knows nothing is about 10 away from a confident one.
 _WORST_KL = 20.0
@@ -15,7 +15,7 @@ _WORST_KL = 20.0
 def judge(problem: Problem, recipe: Recipe, policy: CompressionPolicy) -> Metrics:
     """Metrics of ``policy`` on the search sample after the short ``recipe``; a pure function."""
     try:
-        weights = compress(problem, policy, recipe)
+        weights = fine_tune(problem, policy, recipe)
     except DivergedError:
         # One unlucky candidate must not end the search: it is the worst, at its true cost.
         network = network_of(problem, policy, direct_weights(problem))

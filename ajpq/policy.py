@@ -113,15 +113,26 @@ def load_policy(path: Path) -> CompressionPolicy:
 
 
 def uniform_policy(
-    channels: dict[str, int], weight_bits: int, activation_bits: int = 8
+    channels: dict[str, int],
+    weight_bits: int,
+    activation_bits: int = 8,
+    outer_bits: int | None = None,
 ) -> CompressionPolicy:
-    """The same width everywhere; ``channels`` maps each layer to its number of output channels."""
-    return CompressionPolicy(
-        layers={
-            name: LayerPolicy(weight_bits=(weight_bits,) * count, activation_bits=activation_bits)
-            for name, count in channels.items()
-        }
-    )
+    """The same width everywhere, but for the outer layers if ``outer_bits`` is given.
+
+    Args:
+        channels: layer name -> number of output channels, in execution order.
+        outer_bits: width of the first and the last layer's weights, and the least width of the
+            activations that these read.
+    """
+    outer = {next(iter(channels)), next(reversed(channels))} if outer_bits is not None else set()
+    layers = {}
+    for name, count in channels.items():
+        width, activation = weight_bits, activation_bits
+        if outer_bits is not None and name in outer:
+            width, activation = outer_bits, max(activation_bits, outer_bits)
+        layers[name] = LayerPolicy(weight_bits=(width,) * count, activation_bits=activation)
+    return CompressionPolicy(layers=layers)
 
 
 def check_policy(policy: CompressionPolicy, channels: dict[str, int], target: Target) -> None:

@@ -46,8 +46,8 @@ class Progress(Protocol):
     def watch(self, label: str) -> Watch:
         """Reports a compression's steps under ``label``."""
 
-    def result(self, result: dict[str, Any], budget: Budget) -> None:
-        """The end, with the content of ``result.json``."""
+    def result(self, result: dict[str, Any], budget: Budget | None) -> None:
+        """The end, with the content of ``result.json`` and what was asked, if anything was."""
 
 
 class SilentProgress:
@@ -70,7 +70,7 @@ class SilentProgress:
         """A watch that reports nothing."""
         return Watch()
 
-    def result(self, result: dict[str, Any], budget: Budget) -> None:
+    def result(self, result: dict[str, Any], budget: Budget | None) -> None:
         """Nothing."""
 
 
@@ -143,10 +143,10 @@ class ConsoleProgress:
             self._last_line = now
             self.console.print(f"  {step}/{total}  {text}")
 
-    def result(self, result: dict[str, Any], budget: Budget) -> None:
+    def result(self, result: dict[str, Any], budget: Budget | None) -> None:
         """Baseline against found, and whether the budget holds."""
         self.console.print(result_table(result))
-        for line in budget_lines(result, budget):
+        for line in budget_lines(result, budget) if budget is not None else []:
             self.console.print(line)
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ajpq.compressed import State
 from ajpq.data import test_batches
 from ajpq.evaluate import Costs, exact_costs, top1
 from ajpq.finalists import Finalist, validation_images
 from ajpq.graph.execute import execute, frozen_batchnorm
+from ajpq.graph.structure import Graph
 from ajpq.problem import Problem, direct_weights, network_of
 from ajpq.reference import prepare
 from ajpq.runs.folder import append_to_ledger, versions
@@ -78,37 +82,38 @@ def baseline_metrics(problem: Problem, top1_test: float) -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
 def test_answers(problem: Problem, found: Network, winner: Finalist) -> dict[str, float]:
-    """Top-1 on all test images, each image loaded once: ``baseline``, ``found`` by the exact
-    reference, and ``full_precision`` where the recipe keeps that mode."""
-    run = prepare(found)
-    right: dict[str, int] = {"baseline": 0, "found": 0}
+    """Top-1 on all test images: ``baseline``, ``found`` by the exact reference, and
+    ``full_precision`` where the recipe keeps that mode."""
+    networks = {"baseline": float_network(problem.graph, problem.state), "found": prepare(found)}
     if winner.keeps_full_precision:
-        right["full_precision"] = 0
-    for images, labels in test_batches(problem.dataset, 500):
-        logits: dict[str, Tensor] = {
-            "baseline": execute(problem.graph, problem.state, images, batchnorm=frozen_batchnorm),
-            "found": run(images),
-        }
-        if winner.keeps_full_precision:
-            latent = winner.weights.latent
-            logits["full_precision"] = execute(
-                problem.graph, latent, images, batchnorm=frozen_batchnorm
-            )
-        for name, values in logits.items():
-            right[name] += int((values.argmax(1) == labels).sum())
-    return {name: 100.0 * count / len(problem.dataset.test_labels) for name, count in right.items()}
+        networks["full_precision"] = float_network(problem.graph, winner.weights.latent)
+    return top1_test(problem, networks)
 
 
 def reference_top1_test(problem: Problem, network: Network) -> float:
     """Top-1 of one network on all test images by the exact reference (replay and verifiers)."""
-    run = prepare(network)
-    right = 0
-    with torch.no_grad():
-        for images, labels in test_batches(problem.dataset, 500):
-            right += int((run(images).argmax(1) == labels).sum())
-    return 100.0 * right / len(problem.dataset.test_labels)
+    return top1_test(problem, {"found": prepare(network)})["found"]
+
+
+def float_network(graph: Graph, state: State) -> Callable[[Tensor], Tensor]:
+    """Images to logits at full precision."""
+    return functools.partial(execute, graph, state, batchnorm=frozen_batchnorm)
+
+
+@torch.no_grad()
+def top1_test(
+    problem: Problem, networks: Mapping[str, Callable[[Tensor], Tensor]]
+) -> dict[str, float]:
+    """Percent of all test images that each of ``networks`` classifies right.
+
+    Whoever calls this writes it down with :func:`record_test`.
+    """
+    right = dict.fromkeys(networks, 0)
+    for images, labels in test_batches(problem.dataset, 500):
+        for name, network in networks.items():
+            right[name] += int((network(images).argmax(1) == labels).sum())
+    return {name: 100.0 * count / len(problem.dataset.test_labels) for name, count in right.items()}
 
 
 def _cost_fields(costs: Costs) -> dict[str, Any]:

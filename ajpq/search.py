@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from ajpq import api, cli
-from ajpq.config import load_search_config, validated
+from ajpq.config import SearchConfig, load_search_config, validated_run
 from ajpq.progress import ConsoleProgress
 from ajpq.runs.folder import load_config
 from hw_models.errors import AjpqError
@@ -105,7 +105,8 @@ def main(
         raise AjpqError("--resume needs --run-dir, the folder to continue in")
     if resume and run_dir is not None and (run_dir / "config.yaml").exists():
         stored = load_config(run_dir)
-        settings = validated(type(stored), {**stored.model_dump(), **overrides}, "options")
+        content = {**stored.model_dump(), **overrides}
+        settings = validated_run(SearchConfig, content, f"run folder {run_dir}")
     else:
         name = config or ("digits" if data in (None, "digits") else "default")
         settings = load_search_config(name, overrides)

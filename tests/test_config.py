@@ -3,15 +3,35 @@
 import pytest
 
 from agents.config import load_agent_config
-from ajpq.config import load_recipe, load_search_config, shipped
+from ajpq.config import load_compress_config, load_recipe, load_search_config, shipped
 from hw_models.errors import AjpqError, UnknownNameError
 
+COMPRESSIONS = {"psg-cifar100", "psg-digits"}
 
-@pytest.mark.parametrize("name", sorted(shipped("experiments")))
-def test_shipped_experiments_load(name):
+
+@pytest.mark.parametrize("name", sorted(shipped("experiments").keys() - COMPRESSIONS))
+def test_shipped_searches_load(name):
     config = load_search_config(name, {})
     load_agent_config(config.agent)
     assert any(stage.mode == "psg" for stage in config.candidate.stages)
+
+
+@pytest.mark.parametrize("name", sorted(COMPRESSIONS))
+def test_shipped_compressions_load(name):
+    config = load_compress_config(name, {})
+    assert config.recipe.keeps_full_precision
+    with pytest.raises(AjpqError, match="is for python -m ajpq\\.compress"):
+        load_search_config(name, {})
+
+
+def test_the_papers_recipe_has_its_figures():
+    """arXiv 2005.11035 and its code: 82 + 68 epochs, 0.01 falling at epoch 123, lambda_s 150."""
+    config = load_compress_config("psg-cifar100", {})
+    (before,), (psg,) = config.base.stages, config.recipe.stages
+    assert (before.mode, before.epochs, psg.mode, psg.epochs) == ("float", 82, "psg", 68)
+    assert (psg.learning_rate, psg.milestones, before.epochs + 41) == (0.01, (41,), 123)
+    assert (psg.psg.lambda_s, psg.psg.scaling, psg.momentum) == (150, "separable", 0.9)
+    assert (config.weight_bits, config.activation_bits, config.outer_bits) == (4, 32, None)
 
 
 @pytest.mark.parametrize("name", sorted(shipped("recipes")))

@@ -18,6 +18,26 @@ def test_minmax_codes_by_hand():
     assert codes.tolist() == [[7, -4, 1], [1, 0, 0]]  # -3.5 rounds half to even
 
 
+def test_one_scale_per_tensor_by_hand():
+    weight = torch.tensor([[0.7, -0.35], [2.1, 0.0], [0.1, 0.2]])
+    quantizer = UniformQuantizer("minmax", "tensor")
+    codes, scales = quantizer.quantize(weight, torch.tensor([4, 2, 4]))
+    assert scales.tolist() == pytest.approx([0.3, 2.1, 0.3])
+    assert codes.tolist() == [[2, -1], [1, 0], [0, 1]]
+    _, pruned = quantizer.quantize(weight, torch.tensor([0, 32, 0]))
+    assert pruned.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_a_tensor_of_one_width_is_quantized_as_one_long_channel(bits):
+    weight = torch.randn(5, 3, 2, 2, generator=torch.Generator().manual_seed(2))
+    width = torch.full((5,), bits)
+    codes, scales = UniformQuantizer("mse", "tensor").quantize(weight, width)
+    whole, scale = UniformQuantizer("mse").quantize(weight.reshape(1, -1), width[:1])
+    assert torch.equal(codes.reshape(1, -1), whole)
+    assert scales.unique().tolist() == scale.tolist()
+
+
 def test_pruned_and_untouched_rows_have_no_codes():
     weight = torch.randn(3, 5)
     bits = torch.tensor([0, 32, 8])
@@ -89,5 +109,7 @@ def test_specs_are_checked():
         make_quantizer(QuantizerSpec(name="unifrom"))
     with pytest.raises(AjpqError, match="got 'max'"):
         make_quantizer(QuantizerSpec(params={"scale": "max"}))
+    with pytest.raises(AjpqError, match="got 'row'"):
+        make_quantizer(QuantizerSpec(params={"granularity": "row"}))
     with pytest.raises(AjpqError, match="version 2"):
         make_quantizer(QuantizerSpec(version=2))

@@ -15,19 +15,30 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ajpq.quantizers import Quantizer, snap
+from ajpq.quantizers import Quantizer, rows, snap
 
-TargetPoints = Callable[[Tensor], Tensor]
+Distance = Callable[[Tensor], Tensor]
+"""Weights ``[C, ...]`` -> how far each is from its target, same shape, not negative."""
 Scaling = Literal["separable", "normalised"]
 
 
-def zero_target(weight: Tensor) -> Tensor:
-    """The sparse form: one target, zero, so that any share can be pruned afterwards."""
-    return torch.zeros_like(weight)
+def zero_distance(weight: Tensor) -> Tensor:
+    """The sparse form: one target, zero, so that any share of the weights can be pruned later."""
+    return weight.abs()
 
 
-def grid_target(bits: Tensor, scales: Tensor, quantizer: Quantizer) -> TargetPoints:
-    """The multi-target form: the nearest point of each channel's own grid.
+def channel_distance(weight: Tensor) -> Tensor:
+    """The sparse form for whole channels: the root mean square of the channel's weights.
+
+    An extension of ours: the paper prunes single weights. All weights of a channel share the
+    channel's distance to zero, so that weak channels stay weak and any share can be pruned later.
+    """
+    rms = weight.flatten(1).square().mean(1).sqrt()
+    return rows(rms, weight).expand_as(weight).clone()
+
+
+def grid_distance(bits: Tensor, scales: Tensor, quantizer: Quantizer) -> Distance:
+    """The multi-target form: the distance to the nearest point of each channel's own grid.
 
     Args:
         bits: ``[C]`` widths; rows of 0 bits have the single target 0, rows of 32 bits are their
@@ -36,22 +47,23 @@ def grid_target(bits: Tensor, scales: Tensor, quantizer: Quantizer) -> TargetPoi
         quantizer: the rule that puts a weight on the grid.
     """
 
-    def nearest(weight: Tensor) -> Tensor:
-        return snap(weight, bits, quantizer.encode(weight, bits, scales), scales)
+    def distance(weight: Tensor) -> Tensor:
+        return (weight - snap(weight, bits, quantizer.encode(weight, bits, scales), scales)).abs_()
 
-    return nearest
+    return distance
 
 
 class PSGD(Optimizer):
-    """Wraps any optimizer and scales gradients by ``lambda_s * (|x - target(x)| + eps)``.
+    """Wraps any optimizer and scales gradients by ``lambda_s * (distance(x) + eps)``.
 
     The wrapped optimizer's groups and state are shared, so learning-rate schedulers and
-    checkpoints treat the pair as one optimizer. Parameters without a target are not scaled.
+    checkpoints treat the pair as one optimizer. Parameters without a distance are not scaled, and
+    weight decay never is, because the wrapped optimizer adds it.
 
     Args:
         inner: the optimizer that takes the step.
-        targets: parameter -> function giving its target points; may be replaced between steps
-            (grids are fitted again at every epoch).
+        distances: parameter -> function giving the distance of its elements to their targets;
+            may be replaced between steps (grids are fitted again at every epoch).
         lambda_s: strength; 150 in the paper for 4 bits on CIFAR-100.
         eps: keeps weights that sit on their target movable.
         scaling: ``"normalised"`` divides the distance by its largest value in the tensor.
@@ -63,7 +75,7 @@ class PSGD(Optimizer):
     def __init__(
         self,
         inner: Optimizer,
-        targets: Mapping[Tensor, TargetPoints],
+        distances: Mapping[Tensor, Distance],
         *,
         lambda_s: float = 150.0,
         eps: float = 1e-4,
@@ -75,7 +87,7 @@ class PSGD(Optimizer):
         self.inner = inner
         self.param_groups = inner.param_groups
         self.state = inner.state
-        self.targets = dict(targets)
+        self.distances = dict(distances)
         self._lambda_s = lambda_s
         self._eps = eps
         self._scaling = scaling
@@ -87,8 +99,8 @@ class PSGD(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        weights = [weight for weight in self.targets if weight.grad is not None]
-        distances = [(weight - self.targets[weight](weight)).abs_() for weight in weights]
+        weights = [weight for weight in self.distances if weight.grad is not None]
+        distances = [self.distances[weight](weight) for weight in weights]
         if self._scaling == "normalised":
             distances = [d / d.max().clamp_min(torch.finfo(d.dtype).tiny) for d in distances]
         if weights:

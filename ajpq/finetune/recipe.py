@@ -29,11 +29,11 @@ class PSGSettings(_Frozen):
     lambda_s: float = Field(default=150.0, gt=0)
     eps: float = Field(default=1e-4, ge=0)
     scaling: Literal["separable", "normalised"] = "separable"
-    form: Literal["multi_target", "sparse"] = "multi_target"
+    form: Literal["multi_target", "sparse", "sparse_channels"] = "multi_target"
 
 
 class Stage(_Frozen):
-    """One uninterrupted training with a cosine learning rate.
+    """One uninterrupted training.
 
     Attributes:
         mode: ``float`` trains the plain network, ``psg`` trains the full-precision weights
@@ -42,7 +42,10 @@ class Stage(_Frozen):
         activations: what a ``straight_through`` stage computes with. ``real`` leaves 8-bit
             activations unrounded, which is a third faster; their rounding is too small to learn
             from. Narrower ones are rounded all the same.
-        learning_rate: at the start, after ``warmup_steps`` linear steps; falls to zero.
+        learning_rate: at the start, after ``warmup_steps`` linear steps; falls to zero along a
+            cosine, or by ``milestones``.
+        milestones: epochs of the stage after which the learning rate is divided by ten; with none
+            in the list it stays as it is.
     """
 
     mode: Mode
@@ -53,6 +56,7 @@ class Stage(_Frozen):
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = Field(default=0.01, gt=0)
     warmup_steps: int = Field(default=0, ge=0)
+    milestones: tuple[int, ...] | None = None
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = True
     weight_decay: float = Field(default=1e-4, ge=0)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from ajpq.compressed import State, compressed_view, fit_scales, quantize_edges
 from ajpq.finetune.precision import compiled_where_it_pays, training_precision
-from ajpq.finetune.psg import PSGD, TargetPoints, grid_target, zero_target
+from ajpq.finetune.psg import PSGD, Distance, channel_distance, grid_distance, zero_distance
 from ajpq.finetune.recipe import Distillation, Stage
 from ajpq.graph.execute import batch_statistics, execute, frozen_batchnorm
 from ajpq.graph.structure import Graph, layers
@@ -59,7 +59,7 @@ class StageInputs:
     """What a stage trains, on what, and towards what.
 
     Attributes:
-        goal: None for ``float`` stages.
+        goal: may be None for ``float`` stages and the sparse forms of ``psg``.
         teacher: weights of the uncompressed network, for distillation.
     """
 
@@ -103,7 +103,7 @@ def run_stage(
         scales = _refit(inputs, leaves, optimizer, stage)
         for batch, labels in inputs.batches(epoch):
             images = _channels_last(batch)
-            _set_learning_rate(optimizer, stage, step, total_steps)
+            _set_learning_rate(optimizer, stage, step, inputs.steps_per_epoch, total_steps)
             loss = loss_of({**leaves, **buffers}, scales, images, labels)
             if not math.isfinite(float(loss.detach())):
                 raise DivergedError(stage.mode, step + 1, float(loss.detach()))
@@ -167,30 +167,26 @@ def _refit(
     inputs: StageInputs, leaves: Mapping[str, Tensor], optimizer: Optimizer, stage: Stage
 ) -> dict[str, Tensor]:
     """Fit the grids to the present weights, once an epoch, and point PSG at them."""
-    if inputs.goal is None:
-        return {}
     goal = inputs.goal
-    scales = fit_scales(inputs.graph, leaves, goal.bits, goal.quantizer)
+    scales = {} if goal is None else fit_scales(inputs.graph, leaves, goal.bits, goal.quantizer)
     if isinstance(optimizer, PSGD):
-        optimizer.targets = _psg_targets(inputs.graph, leaves, goal, scales, stage)
+        optimizer.distances = {
+            leaves[layer.node.parameters["weight"]]: _psg_distance(stage, layer.name, goal, scales)
+            for layer in layers(inputs.graph)
+        }
     return scales
 
 
-def _psg_targets(
-    graph: Graph,
-    leaves: Mapping[str, Tensor],
-    goal: Goal,
-    scales: Mapping[str, Tensor],
-    stage: Stage,
-) -> dict[Tensor, TargetPoints]:
-    targets: dict[Tensor, TargetPoints] = {}
-    for layer in layers(graph):
-        weight = leaves[layer.node.parameters["weight"]]
-        if stage.psg.form == "sparse":
-            targets[weight] = zero_target
-        else:
-            targets[weight] = grid_target(goal.bits[layer.name], scales[layer.name], goal.quantizer)
-    return targets
+def _psg_distance(
+    stage: Stage, layer: str, goal: Goal | None, scales: Mapping[str, Tensor]
+) -> Distance:
+    if stage.psg.form == "sparse":
+        return zero_distance
+    if stage.psg.form == "sparse_channels":
+        return channel_distance
+    if goal is None:
+        raise ValueError("a psg stage needs a goal, unless its form is sparse")
+    return grid_distance(goal.bits[layer], scales[layer], goal.quantizer)
 
 
 def _loss_function(
@@ -245,8 +241,13 @@ def distillation_loss(
     return loss
 
 
-def _set_learning_rate(optimizer: Optimizer, stage: Stage, step: int, total: int) -> None:
+def _set_learning_rate(
+    optimizer: Optimizer, stage: Stage, step: int, steps_per_epoch: int, total: int
+) -> None:
     warm = min(1.0, (step + 1) / stage.warmup_steps) if stage.warmup_steps else 1.0
-    rate = stage.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / total))
+    if stage.milestones is None:
+        share = 0.5 * (1 + math.cos(math.pi * step / total))
+    else:
+        share = 0.1 ** sum(step >= epoch * steps_per_epoch for epoch in stage.milestones)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = stage.learning_rate * warm * share

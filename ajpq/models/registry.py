@@ -14,7 +14,7 @@ from torch import nn
 
 from ajpq.models.mobilenet_cifar import cifar_mobilenet_v2
 from ajpq.models.resnet8 import ResNet8
-from ajpq.models.resnet_cifar import CifarResNet
+from ajpq.models.resnet_cifar import CifarResNet, projection_shortcut
 from hw_models.errors import AjpqError, UnknownNameError
 from hw_models.plugins import call_with_accepted, is_object_spec, load_object
 
@@ -22,6 +22,7 @@ OWN_MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet8": ResNet8,
     "resnet20": partial(CifarResNet, 3),
     "resnet32": partial(CifarResNet, 5),
+    "resnet32_projection": partial(CifarResNet, 5, shortcut=projection_shortcut),
     "resnet44": partial(CifarResNet, 7),
     "resnet56": partial(CifarResNet, 9),
     "resnet110": partial(CifarResNet, 18),

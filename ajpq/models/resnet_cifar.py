@@ -6,6 +6,8 @@ akamaster/pytorch_resnet_cifar10, so these load without translation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,17 +30,30 @@ class OptionAShortcut(nn.Module):
         return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.before, self.behind))
 
 
+def projection_shortcut(in_channels: int, out_channels: int) -> nn.Module:
+    """Every second pixel through a 1 x 1 convolution: option B of He et al. (2015)."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride=2, bias=False), nn.BatchNorm2d(out_channels)
+    )
+
+
+Shortcut = Callable[[int, int], nn.Module]
+"""Input and output channels -> what leads around a block of stride 2."""
+
+
 class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions around a shortcut."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, shortcut: Shortcut
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
         same_shape = stride == 1 and in_channels == out_channels
-        self.shortcut = nn.Identity() if same_shape else OptionAShortcut(in_channels, out_channels)
+        self.shortcut = nn.Identity() if same_shape else shortcut(in_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
@@ -52,16 +67,23 @@ class CifarResNet(nn.Module):
         blocks: blocks per stage; the network has ``6 * blocks + 2`` layers.
         in_channels: channels of the image.
         classes: number of logits.
+        shortcut: what leads around the first block of the second and the third stage.
     """
 
-    def __init__(self, blocks: int, in_channels: int, classes: int) -> None:
+    def __init__(
+        self,
+        blocks: int,
+        in_channels: int,
+        classes: int,
+        shortcut: Shortcut = OptionAShortcut,
+    ) -> None:
         super().__init__()
         narrow, middle, wide = STAGE_WIDTHS
         self.conv1 = nn.Conv2d(in_channels, narrow, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(narrow)
-        self.layer1 = _stage(narrow, narrow, blocks, stride=1)
-        self.layer2 = _stage(narrow, middle, blocks, stride=2)
-        self.layer3 = _stage(middle, wide, blocks, stride=2)
+        self.layer1 = _stage(narrow, narrow, blocks, 1, shortcut)
+        self.layer2 = _stage(narrow, middle, blocks, 2, shortcut)
+        self.layer3 = _stage(middle, wide, blocks, 2, shortcut)
         self.linear = nn.Linear(wide, classes)
         self.apply(_initialise)
 
@@ -71,10 +93,12 @@ class CifarResNet(nn.Module):
         return self.linear(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
 
 
-def _stage(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(in_channels, out_channels, stride)
+def _stage(
+    in_channels: int, out_channels: int, blocks: int, stride: int, shortcut: Shortcut
+) -> nn.Sequential:
+    first = BasicBlock(in_channels, out_channels, stride, shortcut)
     return nn.Sequential(
-        first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(1, blocks))
+        first, *(BasicBlock(out_channels, out_channels, 1, shortcut) for _ in range(1, blocks))
     )
 
 

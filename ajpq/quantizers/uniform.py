@@ -1,4 +1,4 @@
-"""Uniform symmetric quantization with one scale per output channel."""
+"""Uniform symmetric quantization with one scale per output channel, or one per tensor."""
 
 from __future__ import annotations
 
@@ -25,25 +25,38 @@ class UniformQuantizer:
     Attributes:
         scale: ``"minmax"`` puts the largest weight of a channel on the last code,
             ``"mse"`` takes the scale with the least squared error.
+        granularity: ``"channel"`` gives every channel a scale of its own; with ``"tensor"`` all
+            channels of equal width share the scale that suits the whole tensor.
     """
 
     scale: Literal["minmax", "mse"] = "mse"
+    granularity: Literal["channel", "tensor"] = "channel"
     name: ClassVar[str] = "uniform"
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if self.scale not in ("minmax", "mse"):
             raise ValueError(f"expected scale 'minmax' or 'mse', got {self.scale!r}")
+        if self.granularity not in ("channel", "tensor"):
+            raise ValueError(f"expected granularity channel or tensor, got {self.granularity!r}")
 
     def fit(self, weight: Tensor, bits: Tensor) -> Tensor:
         """Scales ``[C]`` float32 for ``weight [C, ...]`` at ``bits [C]``; 1 where no codes are."""
         flat = weight.detach().flatten(1).float()
-        top = _top(bits)
+        if self.granularity == "tensor":
+            widths, row = torch.unique(bits, return_inverse=True)
+            scales = self._fit_rows(flat.flatten().expand(len(widths), -1), _top(widths))[row]
+        else:
+            scales = self._fit_rows(flat, _top(bits))
+        return torch.where(_coded(bits), scales, torch.ones(()))
+
+    def _fit_rows(self, flat: Tensor, top: Tensor) -> Tensor:
+        """``[R]`` scales of ``flat [R, K]``, each row with its own largest code ``top [R, 1]``."""
         largest = flat.abs().amax(1, keepdim=True)
         scales = torch.where(largest > 0, largest / top, torch.ones(()))
         if self.scale == "mse":
             scales = _least_squares_scales(flat, scales, top)
-        return torch.where(_coded(bits), scales.squeeze(1), torch.ones(()))
+        return scales.squeeze(1)
 
     def encode(self, weight: Tensor, bits: Tensor, scales: Tensor) -> Tensor:
         """Codes ``[C, ...]`` int8 on the grid of ``scales [C]``."""

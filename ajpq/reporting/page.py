@@ -106,7 +106,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     seconds = run.result.get("seconds")
     facts = [
         ("target", run.result.get("target")),
-        ("candidates", len(run.candidates) or len(run.points)),
+        ("candidates", len(run.candidates) or len(run.points) or None),
         ("seed", run.result.get("seed")),
         ("took", duration(seconds) if seconds is not None else None),
         ("policy", run.policy.hash if run.policy else None),

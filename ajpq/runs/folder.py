@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ajpq.checkpoints import load_tensors, save_tensors
 from ajpq.compressed import CompressedWeights
-from ajpq.config import SearchConfig, validated
+from ajpq.config import CompressConfig, RunConfig, SearchConfig, validated
 from ajpq.files import write_atomically
 from ajpq.grids import ActivationRange
 from ajpq.runs.journal import read_journal
@@ -26,7 +26,7 @@ from hw_models.errors import AjpqError
 _LATENT, _COMPRESSED, _RANGE = "latent.", "compressed.", "range."
 
 
-def create_run(run_dir: Path, config: SearchConfig) -> None:
+def create_run(run_dir: Path, config: RunConfig) -> None:
     """Create the folder with its configuration and the command line."""
     run_dir.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
@@ -44,7 +44,7 @@ def check_new(run_dir: Path) -> None:
         raise AjpqError(f"run folder {run_dir} already exists; add --resume or choose another")
 
 
-def check_resumable(run_dir: Path, config: SearchConfig) -> None:
+def check_resumable(run_dir: Path, config: RunConfig) -> None:
     """Does the folder hold a run of ``config``, with a sound journal?
 
     Raises:
@@ -55,19 +55,16 @@ def check_resumable(run_dir: Path, config: SearchConfig) -> None:
     if not run_dir.exists() or not any(run_dir.iterdir()):
         return  # Interrupted before its first result: there is nothing to lose.
     stored = load_config(run_dir)
-    changed = [
-        key
-        for key, value in stored.model_dump(mode="json").items()
-        if value != config.model_dump(mode="json")[key]
-    ]
+    given = config.model_dump(mode="json")
+    changed = [k for k, v in stored.model_dump(mode="json").items() if v != given.get(k)]
     if changed:
         raise AjpqError(
             f"run folder {run_dir} was started with another {changed[0]}: "
-            f"{getattr(stored, changed[0])!r}, not {getattr(config, changed[0])!r}"
+            f"{getattr(stored, changed[0])!r}, not {getattr(config, changed[0], None)!r}"
         )
 
 
-def load_config(run_dir: Path) -> SearchConfig:
+def load_config(run_dir: Path) -> RunConfig:
     """The configuration that a run was started with.
 
     Raises:
@@ -80,7 +77,8 @@ def load_config(run_dir: Path) -> SearchConfig:
         raise AjpqError(f"{run_dir} is no run folder: {path.name}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise AjpqError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-    config: SearchConfig = validated(SearchConfig, content, str(path))
+    searched = not isinstance(content, dict) or content.get("kind", "search") == "search"
+    config: RunConfig = validated(SearchConfig if searched else CompressConfig, content, str(path))
     return config
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ajpq.finetune.psg import PSGD, grid_target, zero_target
+from ajpq.finetune.psg import PSGD, channel_distance, grid_distance, zero_distance
 from ajpq.quantizers.uniform import UniformQuantizer
 
 
@@ -13,7 +13,7 @@ def psg_path(start, gradient, target, *, eps, lambda_s, rate, steps):
     x = torch.tensor([start], dtype=torch.float64, requires_grad=True)
     optimizer = PSGD(
         torch.optim.SGD([x], lr=rate),
-        {x: lambda w: torch.full_like(w, target)},
+        {x: lambda w: (w - target).abs()},
         lambda_s=lambda_s,
         eps=eps,
     )
@@ -57,8 +57,8 @@ def test_weights_on_their_target_hardly_move_and_others_do():
     scale = 0.1
     weight = torch.tensor([[0.3, 0.349, 0.0]], requires_grad=True)
     bits, scales = torch.tensor([4]), torch.tensor([scale])
-    target = grid_target(bits, scales, UniformQuantizer())
-    optimizer = PSGD(torch.optim.SGD([weight], lr=1.0), {weight: target}, lambda_s=10, eps=1e-4)
+    distance = grid_distance(bits, scales, UniformQuantizer())
+    optimizer = PSGD(torch.optim.SGD([weight], lr=1.0), {weight: distance}, lambda_s=10, eps=1e-4)
     weight.grad = torch.full_like(weight, -0.01)
     before = weight.detach().clone()
     optimizer.step()
@@ -69,15 +69,22 @@ def test_weights_on_their_target_hardly_move_and_others_do():
 
 def test_pruned_rows_aim_at_zero_and_untouched_rows_at_themselves():
     weight = torch.tensor([[0.24], [0.24]])
-    target = grid_target(torch.tensor([0, 32]), torch.ones(2), UniformQuantizer())(weight)
-    assert target.tolist() == [[0.0], [pytest.approx(0.24)]]
+    distance = grid_distance(torch.tensor([0, 32]), torch.ones(2), UniformQuantizer())(weight)
+    assert distance.tolist() == [[pytest.approx(0.24)], [0.0]]
+
+
+def test_a_channel_is_as_far_from_zero_as_the_root_mean_square_of_its_weights():
+    weight = torch.tensor([[[[3.0, -4.0]]], [[[0.0, 0.0]]]])
+    distance = channel_distance(weight)
+    assert distance.shape == weight.shape
+    assert distance.flatten(1).tolist() == [[pytest.approx(12.5**0.5)] * 2, [0.0, 0.0]]
 
 
 def test_normalised_scaling_divides_by_the_largest_distance():
     weight = torch.tensor([0.5, 2.0], requires_grad=True)
     optimizer = PSGD(
         torch.optim.SGD([weight], lr=1.0),
-        {weight: zero_target},
+        {weight: zero_distance},
         lambda_s=1.0,
         eps=0.0,
         scaling="normalised",
@@ -90,7 +97,7 @@ def test_normalised_scaling_divides_by_the_largest_distance():
 @pytest.mark.parametrize("inner", [torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop])
 def test_wraps_any_optimizer_and_its_scheduler(inner):
     free, bound = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
-    optimizer = PSGD(inner([free, bound], lr=0.1), {bound: zero_target}, lambda_s=2.0)
+    optimizer = PSGD(inner([free, bound], lr=0.1), {bound: zero_distance}, lambda_s=2.0)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
     for parameter in (free, bound):
         parameter.grad = torch.ones(2)
@@ -99,7 +106,7 @@ def test_wraps_any_optimizer_and_its_scheduler(inner):
     assert optimizer.inner.param_groups[0]["lr"] == pytest.approx(0.05)
     assert (free < 1).all()
     assert (bound < 1).all()
-    copy = PSGD(inner([free, bound], lr=0.1), {bound: zero_target})
+    copy = PSGD(inner([free, bound], lr=0.1), {bound: zero_distance})
     copy.load_state_dict(optimizer.state_dict())
     assert copy.param_groups[0]["lr"] == pytest.approx(0.05)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ajpq.compressed import compressed_view, fit_scales, weight_bits
-from ajpq.finetune.recipe import Distillation, Recipe, Stage
+from ajpq.finetune.recipe import Distillation, PSGSettings, Recipe, Stage
 from ajpq.finetune.training import (
     Goal,
     StageInputs,
@@ -173,6 +173,47 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(net):
     )
     expected = [1e-3 * 0.5 * (1 + math.cos(math.pi * step / 9)) for step in (2, 5, 8)]
     assert rates == pytest.approx(expected)
+
+
+def test_the_learning_rate_falls_at_its_milestones(net):
+    _, state = net
+    rates = []
+    stage = Stage(mode="float", epochs=4, batch_size=8, learning_rate=1e-2, milestones=(1, 3))
+    run_stage(
+        stage,
+        inputs_of(net),
+        state,
+        total_steps=12,
+        on_epoch=lambda snapshot: rates.append(snapshot.optimizer["param_groups"][0]["lr"]),
+    )
+    assert rates == pytest.approx([1e-2, 1e-3, 1e-3, 1e-4])
+
+
+@pytest.mark.parametrize("form", ["sparse", "sparse_channels"])
+def test_sparse_psg_needs_no_widths_and_concentrates_the_weights(net, form):
+    """Afterwards the lower half of the weights (or channels) holds less of the energy."""
+    graph, state = net
+    first = layers(graph)[0].node.parameters["weight"]
+
+    def lower_half(trained):
+        weight = trained[first].abs().flatten(1)
+        strength = weight.norm(dim=1) if form == "sparse_channels" else weight.flatten()
+        ordered = strength.sort().values.square()
+        return float(ordered[: len(ordered) // 2].sum() / ordered.sum())
+
+    def trained(mode):
+        settings = PSGSettings(form=form, lambda_s=20)
+        stage = Stage(mode=mode, steps=60, batch_size=8, learning_rate=0.02, psg=settings)
+        inputs = StageInputs(graph, batches_of(graph, count=60), 60)
+        return run_stage(stage, inputs, state, total_steps=60)
+
+    assert lower_half(trained("psg")) < lower_half(trained("float"))
+
+
+def test_psg_towards_grids_needs_widths(net):
+    _, state = net
+    with pytest.raises(ValueError, match="needs a goal"):
+        run_stage(Stage(mode="psg", steps=1), inputs_of(net), state, total_steps=1)
 
 
 def test_recipes_say_what_is_wrong():

@@ -1,0 +1,207 @@
+"""Is the reward true? What candidates are ranked by, against the accuracy after full fine-tuning.
+
+Random policies across the budget range: offsets of random size from the prior, projected onto a
+random budget. Each is judged as a search would judge it, after 0, 4, 20 and 100 PSG steps, on the
+search's own sample of validation images; then fine-tuned in full and measured on all of them.
+Spearman's rank correlation says how well each proxy orders the policies: over all of them, and as
+the mean over the thirds that are alike in size, where a search has to tell them apart.
+
+    make bench NAME=proxies
+    python -m benchmarks.proxies --data imagefolder:DIR
+
+Hours on two cores; started again, it goes on where it was stopped. Test images are not used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from scipy.stats import spearmanr
+
+from ajpq import cli
+from ajpq.base import build_problem
+from ajpq.config import load_recipe, load_search_config
+from ajpq.evaluate import reference_logits, top1
+from ajpq.finalists import validation_images
+from ajpq.finetune.recipe import Recipe
+from ajpq.judge import judge
+from ajpq.policy import CompressionPolicy
+from ajpq.problem import Problem, fine_tune, network_of
+from ajpq.progress import ConsoleProgress
+from benchmarks.harness import at_least, write_result
+from envs.budget import Budget, project
+from envs.build import build_task
+from envs.task import CompressionTask
+from hw_models.errors import BudgetError
+
+NAME = "proxies"
+STEPS = (0, 4, 20, 100)
+LATENCY_RATIOS, SIZE_RATIOS = (0.45, 1.0), (0.045, 0.2)
+# A cheaper proxy is preferred as long as it orders the policies almost as well as the best.
+AS_GOOD = 0.01
+
+
+def main(
+    data: str = "cifar10",
+    model: str = "resnet8",
+    checkpoint: str = "zoo/base/resnet8.safetensors",
+    recipe: str = "full",
+    policies: int = 60,
+    seed: int = 0,
+    run_dir: Path | None = None,
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Judge and fine-tune random policies, write benchmarks/results/proxies.json.
+
+    Args:
+        data: cifar10, or imagefolder:DIR with the same images.
+        model: the network, trained without the validation images.
+        checkpoint: its weights.
+        recipe: the full fine-tuning.
+        policies: how many.
+        seed: of the policies.
+        run_dir: where finished policies are kept; default runs/proxies.
+        quick: four policies and hardly any fine-tuning: does it run at all?
+    """
+    started = time.monotonic()
+    folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
+    settings = {"data": data, "model": model, "checkpoint": checkpoint, "seed": seed}
+    config = load_search_config("cifar10-resnet20", settings)
+    progress = ConsoleProgress()
+    with progress.phase("loading network, data and target"):
+        problem = build_problem(config)
+        task = build_task(config, problem, lambda policy: judge(problem, config.candidate, policy))
+    full = load_recipe("psg-short" if quick else recipe)
+    entries = [
+        entry(problem, task, full, seed, index, folder) for index in range(4 if quick else policies)
+    ]
+    rows = table(entries)
+    path = write_result(
+        NAME,
+        command=f"python -m benchmarks.{NAME} --model {model} --recipe {recipe}"
+        f" --policies {policies} --seed {seed}{' --quick' if quick else ''}",
+        seed=seed,
+        rows=rows,
+        bars={
+            "spearman_of_the_chosen_at_least": at_least(
+                next(row["spearman"] for row in rows if row["chosen"]), 0.85
+            )
+        },
+        seconds=time.monotonic() - started,
+        quick=quick,
+    )
+    print(path)
+
+
+def random_policy(task: CompressionTask, seed: int, index: int) -> CompressionPolicy:
+    """A policy of a random budget that can be met and a random distance from the prior."""
+    rng = np.random.default_rng((seed, index))
+    while True:
+        budget = dataclasses.replace(
+            task.budget,
+            latency_ratio=float(rng.uniform(*LATENCY_RATIOS)),
+            size_ratio=float(np.exp(rng.uniform(*np.log(SIZE_RATIOS)))),
+        )
+        offsets = rng.uniform() * rng.uniform(-1, 1, task.prior.shape)
+        actions = np.stack([task.settings(i, offsets[i]) for i in range(len(task.layers))])
+        with contextlib.suppress(BudgetError):
+            return task.policy(projected(task, actions, budget))
+
+
+def projected(task: CompressionTask, actions: np.ndarray, budget: Budget) -> np.ndarray:
+    """``actions`` moved onto ``budget``, as the environment does at the end of an episode."""
+    return project(
+        actions,
+        task.knobs,
+        budget,
+        lambda moved: task.packed_bytes(task.policy(moved)),
+        lambda moved: task.price(task.policy(moved)),
+        task.margin,
+    )
+
+
+def entry(
+    problem: Problem,
+    task: CompressionTask,
+    full: Recipe,
+    seed: int,
+    index: int,
+    folder: Path,
+) -> dict[str, Any]:
+    """Everything that is measured of one policy; from the folder where it was measured before."""
+    policy = random_policy(task, seed, index)
+    path = folder / f"{policy.hash}-{full.name}.json"
+    if path.exists():
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    found = {"packed_bytes": task.price(policy).packed_bytes}
+    for steps in STEPS:
+        before = time.monotonic()
+        metrics = judge(problem, short_recipe(steps), policy)
+        seconds = time.monotonic() - before
+        found[str(steps)] = {"top1": metrics.top1_val, "kl": metrics.kl, "seconds": seconds}
+        found[str(steps)]["reward"] = task.score(metrics)
+    before = time.monotonic()
+    found["full"] = full_accuracy(problem, policy, full)
+    found["full_seconds"] = time.monotonic() - before
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found))
+    print(f"  {index + 1}: {found['20']['top1']:.2f} -> {found['full']:.2f} %", flush=True)
+    return found
+
+
+def short_recipe(steps: int) -> Recipe:
+    """What candidates get, at another length."""
+    recipe = load_recipe("psg-short")
+    stages = tuple(stage.model_copy(update={"steps": steps}) for stage in recipe.stages)
+    return recipe.model_copy(update={"stages": stages if steps else ()})
+
+
+def full_accuracy(problem: Problem, policy: CompressionPolicy, full: Recipe) -> float:
+    """Top-1 on all validation images after the full recipe."""
+    network = network_of(problem, policy, fine_tune(problem, policy, full))
+    sample = validation_images(problem)
+    return top1(reference_logits(network, sample.images), sample.labels)
+
+
+def table(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per proxy."""
+    truth = np.array([found["full"] for found in entries])
+    sizes = np.array([found["packed_bytes"] for found in entries])
+    thirds = np.array_split(np.argsort(sizes, kind="stable"), 3)
+    rows: list[dict[str, Any]] = []
+    for steps in STEPS:
+        for what, sign in (("reward", 1), ("top1", 1), ("kl", -1)):
+            values = sign * np.array([found[str(steps)][what] for found in entries])
+            within = [correlation(values[part], truth[part]) for part in thirds]
+            rows.append(
+                {
+                    "proxy": f"{what}, {steps} PSG steps",
+                    "spearman": correlation(values, truth),
+                    "spearman_within_thirds_of_size": float(np.mean(within)),
+                    "seconds_per_candidate": float(
+                        np.mean([found[str(steps)]["seconds"] for found in entries])
+                    ),
+                }
+            )
+    best = max(row["spearman"] for row in rows)
+    good = [row for row in rows if row["spearman"] >= best - AS_GOOD]
+    chosen = min(good, key=lambda row: row["seconds_per_candidate"])
+    return [{**row, "chosen": row is chosen} for row in rows]
+
+
+def correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's rank correlation."""
+    return float(spearmanr(one, other).statistic)
+
+
+if __name__ == "__main__":
+    cli.run(main, prog=f"python -m benchmarks.{NAME}")

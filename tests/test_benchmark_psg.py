@@ -1,0 +1,95 @@
+"""Parts of ``benchmarks/psg.py`` and ``benchmarks/proxies.py`` whose answers are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from ajpq.graph.execute import execute
+from ajpq.graph.structure import layers
+from benchmarks import proxies, psg
+from tests import modules
+
+
+@pytest.fixture(scope="module")
+def net():
+    graph, tensors = modules.traced("option_a")
+    return graph, {name: value for name, value in tensors.items() if value.is_floating_point()}
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_the_smallest_weights_of_the_whole_network_go(net, share):
+    graph, state = net
+    names = [layer.node.parameters["weight"] for layer in layers(graph)]
+    pruned = psg.without_weights(graph, state, share)
+    before = torch.cat([state[name].abs().flatten() for name in names])
+    after = torch.cat([pruned[name].abs().flatten() for name in names])
+    assert float((after == 0).float().mean()) == pytest.approx(share, abs=2 / len(before))
+    assert before[after == 0].max() <= before[after > 0].min()
+    assert torch.equal(before[after > 0], after[after > 0])
+
+
+def test_the_weakest_channels_go_with_their_offsets(net):
+    graph, state = net
+    shifted = {n: v + 0.5 if n.endswith("bias") else v for n, v in state.items()}
+    pruned = psg.without_channels(graph, shifted, 0.5)
+    seen = {}
+    execute(graph, pruned, modules.images(), edge=seen.setdefault)
+    found = layers(graph)
+    for layer in (found[0], found[-1]):
+        name = layer.node.parameters["weight"]
+        assert torch.equal(pruned[name], shifted[name])
+    for layer in found[1:-1]:
+        strength = shifted[layer.node.parameters["weight"]].abs().flatten(1).sum(1)
+        gone = (pruned[layer.node.parameters["weight"]].flatten(1) == 0).all(1)
+        assert int(gone.sum()) == round(0.5 * layer.channels)
+        assert strength[gone].max() <= strength[~gone].min()
+        end = (layer.activation or layer.batchnorm or layer.node).output
+        if end in seen:
+            assert seen[end][:, gone].abs().max() == 0
+
+
+def test_each_training_is_measured_where_it_was_made_for():
+    assert psg._belongs("sgd", "4-channel")
+    assert psg._belongs("psg-4-channel", "4-channel")
+    assert psg._belongs("psg-4-channel", "full precision")
+    assert not psg._belongs("psg-4-channel", "4-tensor")
+    assert psg._belongs("psg-weights", "weights-0.3")
+    assert not psg._belongs("psg-weights", "channels-0.3")
+    assert psg._belongs("straight-through-2-tensor", "2-tensor")
+
+
+def row(setting, sgd, found):
+    return {"setting": setting, "sgd": sgd, "psg": found, "psg_full": 91.0}
+
+
+@pytest.mark.parametrize(
+    ("gains", "holds"),
+    [((-0.1, 0.1, 5.0), [True, True, True]), ((-0.3, 0.0, -1.0), [False, False, False])],
+)
+def test_bars(gains, holds):
+    mild, hard, own = gains
+    rows = [
+        row("8 bit per channel", 90.0, 90.0 + mild),
+        row("30% of the weights pruned", 90.0, 90.5),
+        row("2 bit per tensor", 20.0, 20.0 + hard),
+        row("4 bit per channel", 90.6 - own, 90.6 if holds[2] else 90.4),
+    ]
+    assert [bar["holds"] for bar in psg.bars(rows).values()] == holds
+
+
+def test_the_cheapest_of_the_faithful_proxies_is_chosen():
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(50, 90, 30)
+    noise = {0: 40.0, 4: 0.0, 20: 0.0, 100: 0.0}
+    entries = []
+    for index, value in enumerate(truth):
+        entry = {"full": value, "packed_bytes": 1000 + index}
+        for steps in proxies.STEPS:
+            shown = value + noise[steps] * rng.standard_normal()
+            entry[str(steps)] = {"top1": shown, "kl": -shown, "reward": shown, "seconds": steps + 1}
+        entries.append(entry)
+    rows = proxies.table(entries)
+    (chosen,) = [found for found in rows if found["chosen"]]
+    assert chosen["proxy"].endswith(" 4 PSG steps")
+    assert chosen["spearman"] == pytest.approx(1)
+    assert all(found["spearman"] < 0.9 for found in rows if " 0 PSG" in found["proxy"])
