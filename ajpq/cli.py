@@ -18,8 +18,17 @@ def run(command: Callable[..., None], *, prog: str) -> None:
 
     Exit codes: 0 done, 2 bad input or a full disk (one line on standard error), 130 interrupted.
     """
+    _guarded(lambda: tyro.cli(command, prog=prog))
+
+
+def run_subcommand(commands: dict[str, Callable[..., None]], *, prog: str) -> None:
+    """Call the one of ``commands`` that ``sys.argv`` names; exit codes as of :func:`run`."""
+    _guarded(lambda: tyro.extras.subcommand_cli_from_dict(commands, prog=prog))
+
+
+def _guarded(call: Callable[[], object]) -> None:
     try:
-        tyro.cli(command, prog=prog)
+        call()
     except AjpqError as error:
         _fail(str(error))
     except BrokenPipeError:  # the reader, `head` for example, has seen enough

@@ -10,6 +10,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from hw_models.analytic.bismo import Bismo
+from hw_models.analytic.bitfusion import BitFusion
+from hw_models.analytic.mpic import Mpic
+from hw_models.analytic.ne16 import Ne16
+from hw_models.analytic.roofline import Roofline
 from hw_models.base import Target
 from hw_models.errors import AjpqError, UnknownNameError
 from hw_models.ethos_u import EthosU
@@ -18,7 +23,15 @@ from hw_models.size_only import SizeOnly
 
 ENTRY_POINTS = "ajpq.hw_models"
 SUFFIXES = (".yaml", ".yml")
-FAMILIES: dict[str, type[Target]] = {"ethos-u": EthosU, "size-only": SizeOnly}
+FAMILIES: dict[str, type[Target]] = {
+    "bismo": Bismo,
+    "bitfusion": BitFusion,
+    "ethos-u": EthosU,
+    "mpic": Mpic,
+    "ne16": Ne16,
+    "roofline": Roofline,
+    "size-only": SizeOnly,
+}
 
 
 def target_names() -> tuple[str, ...]:
@@ -100,8 +113,11 @@ def _build(family: type[Target], parameters: dict[Any, Any], label: str) -> Targ
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        if not where:  # said by the family itself, of more than one parameter
+            raise AjpqError(f"{label}: {message}") from error
         given = "" if first["type"] == "missing" else f", got {first['input']!r}"
-        raise AjpqError(f"{label}: {where}: {first['msg']}{given}") from error
+        raise AjpqError(f"{label}: {where}: {message}{given}") from error
     except TypeError as error:
         raise AjpqError(f"{label}: {_line(error)}") from error
 

@@ -31,7 +31,10 @@ def command(name, *arguments):
     before, sys.argv = sys.argv, [f"ajpq.{name}", *map(str, arguments)]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.run(module.main, prog=name)
+            if hasattr(module, "COMMANDS"):
+                cli.run_subcommand(module.COMMANDS, prog=name)
+            else:
+                cli.run(module.main, prog=name)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     finally:
