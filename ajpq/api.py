@@ -296,11 +296,11 @@ def replay(
         }
     answer = {"found": replayed["top1_test"]}
     record_test(problem, run_dir, f"{run_dir.name} (replay)", policy.hash, answer)
-    recorded = {key: result["found"][key] for key in replayed}
-    for key, value in replayed.items():
-        if value != recorded[key]:
-            raise AjpqError(f"{run_dir} does not replay: {key} was {recorded[key]}, is {value}")
-    return {"recorded": recorded, "replayed": replayed}
+    recorded = {key: value for key, value in result["found"].items() if key in replayed}
+    for key, value in recorded.items():
+        if value != replayed[key]:
+            raise AjpqError(f"{run_dir} does not replay: {key} was {value}, is {replayed[key]}")
+    return {"recorded": recorded, "replayed": {key: replayed[key] for key in recorded}}
 
 
 def _with_own_base(config: RunConfig, run_dir: Path) -> RunConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import tyro
@@ -75,8 +76,9 @@ def _description(target: Target) -> str:
 
 
 def _parameters(target: Target) -> dict[str, Any]:
-    fields = dataclasses.fields(target) if dataclasses.is_dataclass(target) else ()
-    own = {field.name: getattr(target, field.name) for field in fields}
+    own: dict[str, Any] = {}
+    if dataclasses.is_dataclass(target):
+        own = {field.name: getattr(target, field.name) for field in dataclasses.fields(target)}
     return {
         **{name: value for name, value in own.items() if name not in ("name", "source")},
         "weight_bits": target.weight_bits,
@@ -93,7 +95,7 @@ def _text(value: Any) -> str:
     return f"{value:,g}" if isinstance(value, float) else str(value)
 
 
-COMMANDS = {"list": list_targets, "show": show, "check": check}
+COMMANDS: dict[str, Callable[..., None]] = {"list": list_targets, "show": show, "check": check}
 
 if __name__ == "__main__":
     cli.run_subcommand(COMMANDS, prog="python -m ajpq.targets")

@@ -107,8 +107,10 @@ def random_policy(task: CompressionTask, seed: int, index: int) -> CompressionPo
     while True:
         budget = dataclasses.replace(
             task.budget,
-            latency_ratio=float(rng.uniform(*LATENCY_RATIOS)),
-            size_ratio=float(np.exp(rng.uniform(*np.log(SIZE_RATIOS)))),
+            bounds={
+                "latency": float(rng.uniform(*LATENCY_RATIOS)),
+                "size": float(np.exp(rng.uniform(*np.log(SIZE_RATIOS)))),
+            },
         )
         offsets = rng.uniform() * rng.uniform(-1, 1, task.prior.shape)
         actions = np.stack([task.settings(i, offsets[i]) for i in range(len(task.layers))])
