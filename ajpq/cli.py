@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -54,3 +55,20 @@ def _fail(message: str) -> None:
 def given(**options: Any) -> dict[str, Any]:
     """The options that the user set."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def resumable(run_dir: Path | None, config: str | None) -> bool:
+    """Does the folder tell how its run was started? Else the options given now have to.
+
+    Raises:
+        AjpqError: no folder, or neither it nor a config says what to continue with.
+    """
+    if run_dir is None:
+        raise AjpqError("--resume needs --run-dir, the folder to continue in")
+    if (run_dir / "config.yaml").exists():
+        return True
+    if config is None:
+        raise AjpqError(
+            f"there is no run in {run_dir} yet: repeat the command that started it, with --config"
+        )
+    return False

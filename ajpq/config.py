@@ -19,7 +19,7 @@ from pydantic import (
 
 from ajpq.finetune.recipe import Recipe
 from ajpq.limits import Limit, parse_limit
-from ajpq.policy import QuantizerSpec
+from ajpq.policy import ACTIVATION_BITS, QuantizerSpec
 from hw_models.errors import AjpqError, UnknownNameError
 
 
@@ -195,6 +195,13 @@ class CompressConfig(ProblemConfig):
     outer_bits: int | None = None
     recipe: Recipe
 
+    @field_validator("weight_bits", "activation_bits", "outer_bits")
+    @classmethod
+    def _known_width(cls, bits: int | None) -> int | None:
+        if bits is not None and bits not in ACTIVATION_BITS:
+            raise ValueError(f"expected one of {ACTIVATION_BITS}")
+        return bits
+
     @property
     def full_recipe(self) -> Recipe:
         """What the network was fine-tuned with."""
@@ -228,7 +235,8 @@ def validated_run(model: type[Run], content: dict[str, Any], source: str) -> Run
     """
     wanted, found = ("search", "compress") if model is SearchConfig else ("compress", "search")
     if content.get("kind", "search") == found:
-        raise AjpqError(f"{source} is for python -m ajpq.{found}, not for ajpq.{wanted}")
+        hint = "" if "kind" in content else "; if it should be one, add `kind: compress`"
+        raise AjpqError(f"{source} is for python -m ajpq.{found}, not for ajpq.{wanted}{hint}")
     config: Run = validated(model, with_recipes(content), source)
     return config
 

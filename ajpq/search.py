@@ -106,9 +106,8 @@ def main(
             overrides[name] = None
         elif bound is not None:
             overrides[name] = bound
-    if resume and run_dir is None:
-        raise AjpqError("--resume needs --run-dir, the folder to continue in")
-    if resume and run_dir is not None and (run_dir / "config.yaml").exists():
+    stored_config = cli.resumable(run_dir, config) if resume else False
+    if stored_config and run_dir is not None:
         stored = load_config(run_dir)
         content = {**stored.model_dump(), **overrides}
         settings = validated_run(SearchConfig, content, f"run folder {run_dir}")

@@ -81,15 +81,17 @@ def test_the_papers_recipe_on_another_network_and_other_data(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--weight-bits", "9"), "expected widths in"),
-        (("--target", "edge-npu", "--activation-bits", "4"), "activations of (8,) bits"),
+        (("--weight-bits", "9"), "weight_bits: Value error, expected one of"),
+        (("--weight-bits", "0"), "weight_bits: Value error, expected one of"),
+        (("--target", "edge-npu", "--activation-bits", "4"), "activation widths (8,), got 4"),
         (("--recipe", "psg-digit"), "did you mean 'psg-digits'"),
         (("--config", "digits"), "is for python -m ajpq.search"),
         (("--resume",), "needs --run-dir"),
+        (("--resume", "--run-dir", "nowhere"), "repeat the command that started it"),
     ],
 )
 def test_unusable_options_are_one_line(tmp_path, arguments, expected):
-    config = () if "--config" in arguments else ("--config", TINY)
+    config = () if {"--config", "--resume"} & set(arguments) else ("--config", TINY)
     run = () if "--resume" in arguments else ("--run-dir", tmp_path / "run")
     outcome = command("compress", *config, *run, *arguments)
     assert outcome.returncode == 2
