@@ -19,12 +19,8 @@ Three hours on two cores; started again, it goes on where it was stopped.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import math
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,31 +29,18 @@ import tyro
 from torch import Tensor
 
 from ajpq import cli
-from ajpq.calibration import recalibrate_batchnorm
-from ajpq.checkpoints import load_tensors, save_tensors
 from ajpq.compressed import State
 from ajpq.evaluate import top1
 from ajpq.finalists import validation_images
 from ajpq.finetune.recipe import PSGSettings, Stage
-from ajpq.finetune.training import DivergedError, StageInputs, run_stage
 from ajpq.graph.structure import layers
-from ajpq.problem import Problem, training_batches
-from ajpq.progress import ConsoleProgress
+from ajpq.problem import Problem
 from ajpq.results import float_network, record_test, top1_test
-from ajpq.runs.stages import load_snapshot, save_snapshot
 from benchmarks.base_networks import zoo_problem
 from benchmarks.harness import at_least, at_most, command_line, write_result
 from benchmarks.psg_figure import psg_figure
-from benchmarks.psg_views import (
-    FULL,
-    GRANULARITIES,
-    SPARSITIES,
-    WIDTHS,
-    Granularity,
-    goal_of,
-    quantized,
-    views,
-)
+from benchmarks.psg_trainings import Lab, Training, spent_seconds, trained
+from benchmarks.psg_views import FULL, GRANULARITIES, SPARSITIES, WIDTHS, views
 
 NAME = "psg"
 FORMS = {"weights": "sparse", "channels": "sparse_channels"}
@@ -70,29 +53,6 @@ LAMBDAS: dict[str, tuple[float, ...]] = {
     "channels": (5, 15, 50),
 }
 LEARNING_RATES = (0.003, 0.01, 0.03)
-STATISTICS_BATCHES = 64
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training: its name, its length and form, and the grids that it aims at or computes with.
-
-    Attributes:
-        bits, granularity: of the grids; trainings without have no bits.
-    """
-
-    name: str
-    stage: Stage
-    bits: int | None = None
-    granularity: Granularity = "channel"
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """The weights after a training; ``seconds`` it took. ``state`` is None if it diverged."""
-
-    state: dict[str, Tensor] | None
-    seconds: float
 
 
 def main(
@@ -113,17 +73,16 @@ def main(
         run_dir: finished trainings; default runs/psg.
         quick: a few steps instead of epochs, and validation images instead of test images.
     """
-    started = time.monotonic()
     problem = zoo_problem(checkpoint, data)
     folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
     lab = Lab(problem, folder, seed)
     chosen = choices(lab, stage_of(1, quick))
-    found = {
-        training.name: lab.trained(training)
+    states = {
+        training.name: state
         for training in trainings(stage_of(epochs, quick), chosen)
+        if (state := trained(lab, training)) is not None
     }
-    answers = measured(problem, folder, found, quick)
-    rows = table(answers, chosen)
+    rows = table(measured(lab, states, quick), chosen)
     path = write_result(
         NAME,
         command=command_line(
@@ -132,12 +91,12 @@ def main(
         seed=seed,
         rows=rows,
         bars=bars(rows),
-        seconds=max(lab.seconds, time.monotonic() - started),
+        seconds=spent_seconds(lab),
         quick=quick,
     )
     print(path)
     if not quick:
-        print(psg_figure(rows, histograms(problem, found), Path("docs/psg.png")))
+        print(psg_figure(rows, histograms(problem, states), Path("docs/psg.png")))
 
 
 def stage_of(epochs: int, quick: bool) -> Stage:
@@ -187,129 +146,56 @@ def choices(lab: Lab, short: Stage) -> dict[str, float]:
         }
     best = {}
     for method, stages in candidates.items():
-        scores = {value: lab.score(method, value, stage) for value, stage in stages.items()}
+        scores = {value: score(lab, method, value, stage) for value, stage in stages.items()}
         best[method] = max(scores, key=scores.__getitem__)
     return best
 
 
-class Lab:
-    """Trains on one problem and keeps what is finished in a folder."""
-
-    def __init__(self, problem: Problem, folder: Path, seed: int) -> None:
-        self.problem, self.folder, self.seed = problem, folder, seed
-        self.seconds = 0.0
-        self._sample = validation_images(problem)
-        self._views = views(problem.graph)
-
-    def score(self, method: str, value: float, stage: Stage) -> float:
-        """Mean validation accuracy of a short training over the settings that it is meant for."""
-        aim = method.rpartition("-")[2]
-        bits = int(aim) if aim.isdigit() else None
-        found = self.trained(Training(f"sweep-{method}-{value:g}", stage, bits))
-        if found.state is None:
-            return -1.0
-        settings = [
-            name
-            for name in self._views
-            if (name != FULL and method == "sgd")
-            or name == f"{aim}-channel"
-            or name.startswith(f"{aim}-0")
-        ]
-        answers = on_images(
-            self._sample.images,
-            self._sample.labels,
-            {
-                name: float_network(self.problem.graph, self._views[name](found.state))
-                for name in settings
-            },
-        )
-        mean = sum(answers.values()) / len(answers)
-        print(f"  {method} {value:g}: {mean:.2f} % on validation images", flush=True)
-        return mean
-
-    def trained(self, training: Training) -> Trained:
-        """The outcome of ``training``; from the folder where it was finished before."""
-        done = self.folder / f"{training.name}-{self._fingerprint(training)}.safetensors"
-        if not done.exists():
-            started = time.monotonic()
-            try:
-                state = self._train(training, done.with_suffix(".part"))
-            except DivergedError as error:
-                print(f"  {training.name}: {error}", flush=True)
-                state = {}
-            save_tensors(done, state, {"seconds": str(time.monotonic() - started)})
-            done.with_suffix(".part").unlink(missing_ok=True)
-        tensors, about = load_tensors(done)
-        self.seconds += float(about["seconds"])
-        return Trained(tensors or None, float(about["seconds"]))
-
-    def _train(self, training: Training, part: Path) -> dict[str, Tensor]:
-        problem, stage, train = self.problem, training.stage, self.problem.split.train
-        total = stage.total_steps(len(train))
-        goal = None
-        if training.bits is not None:
-            goal = goal_of(problem.graph, training.bits, training.granularity)
-        batches = training_batches(problem.dataset, train, stage.batch_size, self.seed)
-        _, snapshot = load_snapshot(part) or (0, None)
-        progress = ConsoleProgress()
-        with progress.phase(f"training {training.name}"):
-            state = run_stage(
-                stage,
-                StageInputs(problem.graph, batches, stage.steps_per_epoch(len(train)), goal),
-                problem.state,
-                total_steps=total,
-                resume=snapshot,
-                on_epoch=lambda found: save_snapshot(part, 0, found),
-                on_step=lambda step, loss: progress.training_step(training.name, step, total, loss),
-            )
-        view = state
-        if stage.mode == "straight_through" and goal is not None:
-            view = quantized(problem.graph, state, goal)
-        return {**state, **self.statistics(view)}
-
-    def statistics(self, view: State) -> dict[str, Tensor]:
-        """BatchNorm statistics of a network on augmented training images."""
-        batches = training_batches(self.problem.dataset, self.problem.split.train, 128, 104729)(0)
-        images = (part for part, _ in itertools.islice(batches, STATISTICS_BATCHES))
-        return recalibrate_batchnorm(self.problem.graph, view, images, lambda edge, values: values)
-
-    def _fingerprint(self, training: Training) -> str:
-        """Changes with the weights that a training starts from and with how it goes."""
-        digest = hashlib.sha256(f"{training} {self.seed} {self.problem.seed}".encode())
-        for name, value in sorted(self.problem.state.items()):
-            digest.update(name.encode() + value.contiguous().numpy().tobytes())
-        return digest.hexdigest()[:8]
+def score(lab: Lab, method: str, value: float, stage: Stage) -> float:
+    """Mean validation accuracy of a short training over the settings that it is meant for."""
+    aim = method.rpartition("-")[2]
+    bits = int(aim) if aim.isdigit() else None
+    state = trained(lab, Training(f"sweep-{method}-{value:g}", stage, bits))
+    if state is None:
+        return -1.0
+    networks = {
+        setting: float_network(lab.problem.graph, view(state))
+        for setting, view in views(lab.problem.graph).items()
+        if (method == "sgd" and setting != FULL)
+        or setting == f"{aim}-channel"
+        or setting.startswith(f"{aim}-0")
+    }
+    answers = on_validation(lab.problem, networks)
+    mean = sum(answers.values()) / len(answers)
+    print(f"  {method} {value:g}: {mean:.2f} % on validation images", flush=True)
+    return mean
 
 
 @torch.no_grad()
-def on_images(
-    images: Tensor, labels: Tensor, networks: Mapping[str, Callable[[Tensor], Tensor]]
+def on_validation(
+    problem: Problem, networks: Mapping[str, Callable[[Tensor], Tensor]]
 ) -> dict[str, float]:
-    """Top-1 of each network."""
+    """Top-1 of each network on the validation images."""
+    sample = validation_images(problem)
     return {
-        name: top1(torch.cat([network(part) for part in images.split(500)]), labels)
+        name: top1(torch.cat([network(part) for part in sample.images.split(500)]), sample.labels)
         for name, network in networks.items()
     }
 
 
-def measured(
-    problem: Problem, folder: Path, found: Mapping[str, Trained], quick: bool
-) -> dict[str, float]:
+def measured(lab: Lab, states: Mapping[str, State], quick: bool) -> dict[str, float]:
     """Top-1 by ``TRAINING/SETTING``: each training at the settings that it was made for."""
-    states = {"checkpoint": problem.state} | {
-        name: trained.state for name, trained in found.items() if trained.state is not None
-    }
+    problem = lab.problem
     networks = {
         f"{name}/{setting}": float_network(problem.graph, view(state))
-        for name, state in states.items()
+        for name, state in {"checkpoint": problem.state, **states}.items()
         for setting, view in views(problem.graph).items()
         if belongs(name, setting)
     }
     if quick:
-        sample = validation_images(problem)
-        return on_images(sample.images, sample.labels, networks)
+        return on_validation(problem, networks)
     answers = top1_test(problem, networks)
-    record_test(problem, folder, f"{NAME} ({len(networks)} networks)", "none", answers)
+    record_test(problem, lab.folder, f"{NAME} ({len(networks)} networks)", "none", answers)
     return answers
 
 
@@ -376,15 +262,15 @@ def bars(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def histograms(problem: Problem, found: Mapping[str, Trained]) -> dict[str, tuple[Tensor, Tensor]]:
+def histograms(problem: Problem, states: Mapping[str, State]) -> dict[str, tuple[Tensor, Tensor]]:
     """Weights of one layer before and after PSG: on a grid of 3 bits, and sparse."""
     inner = layers(problem.graph)
     name = inner[len(inner) // 2].node.parameters["weight"]
     shown = {"PSG to 3 bit per tensor": "psg-3-tensor", "sparse PSG": "psg-weights"}
     return {
-        f"{title}, {name}": (problem.state[name].flatten(), state[name].flatten())
+        f"{title}, {name}": (problem.state[name].flatten(), states[training][name].flatten())
         for title, training in shown.items()
-        if (state := found[training].state) is not None
+        if training in states
     }
 
 
