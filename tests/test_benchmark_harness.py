@@ -82,15 +82,8 @@ def test_machine_and_versions_are_complete_and_private():
 
 
 def test_commands_name_no_path_of_this_machine():
-    line = command_line(
-        "demo",
-        True,
-        data="imagefolder:pictures",
-        checkpoint=str(Path("/c") / "d.th"),
-        seed=0,
-        note=None,
-        run_dir=False,
-    )
+    weights = str(Path("/c") / "d.th")
+    line = command_line("demo", True, data="imagefolder:x", checkpoint=weights, seed=0, note=None)
     assert line == (
         "python -m benchmarks.demo --data imagefolder:DIR --checkpoint d.th --seed 0 --quick"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ajpq.policy import load_policy
-from tests.e2e.commands import command
+from tests.e2e.commands import command, start_and_kill
 
 TINY = str(Path(__file__).with_name("tiny_compress.yaml"))
 
@@ -44,6 +44,17 @@ def test_resuming_a_finished_run_changes_nothing(finished):
     outcome = compress(finished, "--resume")
     assert outcome.returncode == 0, outcome.stderr
     assert (finished / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("moment", ["*.part", "*.safetensors"])
+def test_a_killed_compression_resumes_to_the_same_result(finished, tmp_path, moment):
+    """Killed in the middle of the fine-tuning, or right after it."""
+    run = tmp_path / "run"
+    start_and_kill("compress", TINY, run, lambda run: any((run / "checkpoints").glob(moment)))
+    outcome = compress(run, "--resume")
+    assert outcome.returncode == 0, outcome.stderr
+    for name in ("policy.json", "weights.safetensors"):
+        assert (run / name).read_bytes() == (finished / name).read_bytes()
 
 
 def test_the_papers_recipe_on_another_network_and_other_data(tmp_path):

@@ -66,6 +66,21 @@ def test_every_name_loads_as_itself(name):
     assert load_target(name).name == name
 
 
+def test_parameters_can_be_changed_behind_a_comma(tmp_path):
+    target = load_target(
+        "ethos-u55-128,memory_mode=Sram_Only,system_config=Ethos_U55_Deep_Embedded"
+    )
+    assert target.accelerator == "ethos-u55-128"
+    assert (target.memory_mode, target.system_config) == ("Sram_Only", "Ethos_U55_Deep_Embedded")
+    assert target.name.startswith("ethos-u55-128,")
+    assert load_target("ne16,clock_hz=1.0e+8").clock_hz == 1e8
+    path = tmp_path / "board.yaml"
+    path.write_text("family: ne16\nclock_hz: 1.0e+8\nsource: {clock_hz: x}\n")
+    assert load_target(f"{path},clock_hz=2.0e+8").clock_hz == 2e8
+    assert "expected key=value" in message("ne16,fast")
+    assert "clock" in message("ne16,clock=3")
+
+
 def test_a_file_of_ones_own(tmp_path):
     path = tmp_path / "board.yaml"
     path.write_text(
