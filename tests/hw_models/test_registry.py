@@ -71,7 +71,7 @@ def test_parameters_can_be_changed_behind_a_comma(tmp_path):
         "ethos-u55-128,memory_mode=Sram_Only,system_config=Ethos_U55_Deep_Embedded"
     )
     assert target.accelerator == "ethos-u55-128"
-    assert (target.memory_mode, target.system_config) == ("Sram_Only", "Ethos_U55_Deep_Embedded")
+    assert {name: getattr(target, name) for name in names} == names
     assert target.name.startswith("ethos-u55-128,")
     assert load_target("ne16,clock_hz=1.0e+8").clock_hz == 1e8
     path = tmp_path / "board.yaml"
