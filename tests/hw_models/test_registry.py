@@ -67,9 +67,8 @@ def test_every_name_loads_as_itself(name):
 
 
 def test_parameters_can_be_changed_behind_a_comma(tmp_path):
-    target = load_target(
-        "ethos-u55-128,memory_mode=Sram_Only,system_config=Ethos_U55_Deep_Embedded"
-    )
+    names = {"memory_mode": "Sram_Only", "system_config": "Ethos_U55_Deep_Embedded"}
+    target = load_target(",".join(["ethos-u55-128", *(f"{k}={v}" for k, v in names.items())]))
     assert target.accelerator == "ethos-u55-128"
     assert {name: getattr(target, name) for name in names} == names
     assert target.name.startswith("ethos-u55-128,")
