@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from agents.checkpoints import save_agent
 from agents.config import AgentConfig, load_agent_config
 from agents.training import build_agent, train_agent
@@ -25,6 +23,7 @@ from ajpq.judge import judge
 from ajpq.policy import CompressionPolicy, check_policy, load_policy, uniform_policy
 from ajpq.problem import Problem, fine_tune, network_of
 from ajpq.progress import Progress, SilentProgress
+from ajpq.quantizers import make_quantizer
 from ajpq.reporting import write_report
 from ajpq.results import build_result, record_test, reference_top1_test
 from ajpq.runs.candidates import CandidateLog
@@ -45,6 +44,7 @@ from envs.build import build_task
 from envs.joint_compression import JointCompressionEnv
 from envs.task import CompressionTask
 from hw_models.errors import AjpqError, UnknownNameError
+from hw_models.registry import load_target
 
 BASE_WEIGHTS = "base.safetensors"
 
@@ -193,6 +193,7 @@ def compress(
         check_resumable(run_dir, config)
     else:
         check_new(run_dir)
+    _check_widths(config)
     with progress.phase("loading network, data and target"):
         problem = build_problem(config, on_step=progress.base_step)
         policy = _uniform(config, problem)
@@ -217,13 +218,23 @@ def compress(
     return result
 
 
+def _check_widths(config: CompressConfig) -> None:
+    """What can be said of the widths before anything is trained."""
+    target = load_target(config.target)
+    make_quantizer(config.quantizer)
+    for what, bits, known in (
+        ("weight", config.weight_bits, target.weight_bits),
+        ("activation", config.activation_bits, target.activation_bits),
+        ("weight", config.outer_bits, target.weight_bits),
+    ):
+        if bits is not None and bits not in known:
+            raise AjpqError(f"target {target.name!r} has {what} widths {known}, got {bits}")
+
+
 def _uniform(config: CompressConfig, problem: Problem) -> CompressionPolicy:
-    try:
-        policy = uniform_policy(
-            problem.channels, config.weight_bits, config.activation_bits, config.outer_bits
-        )
-    except ValidationError as error:
-        raise AjpqError(f"config: {error.errors()[0]['msg']}") from error
+    policy = uniform_policy(
+        problem.channels, config.weight_bits, config.activation_bits, config.outer_bits
+    )
     policy = policy.model_copy(update={"quantizer": problem.quantizer})
     check_policy(policy, problem.channels, problem.target)
     return policy
@@ -296,11 +307,11 @@ def replay(
         }
     answer = {"found": replayed["top1_test"]}
     record_test(problem, run_dir, f"{run_dir.name} (replay)", policy.hash, answer)
-    recorded = {key: result["found"][key] for key in replayed}
-    for key, value in replayed.items():
-        if value != recorded[key]:
-            raise AjpqError(f"{run_dir} does not replay: {key} was {recorded[key]}, is {value}")
-    return {"recorded": recorded, "replayed": replayed}
+    recorded = {key: value for key, value in result["found"].items() if key in replayed}
+    for key, value in recorded.items():
+        if value != replayed[key]:
+            raise AjpqError(f"{run_dir} does not replay: {key} was {value}, is {replayed[key]}")
+    return {"recorded": recorded, "replayed": {key: replayed[key] for key in recorded}}
 
 
 def _with_own_base(config: RunConfig, run_dir: Path) -> RunConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ajpq import data as ajpq_data
-from ajpq.calibration import activation_ranges
+from ajpq.calibration import activation_ranges, recalibrate_batchnorm
 from ajpq.checkpoints import load_checkpoint, load_tensors, public_checkpoint, save_tensors
 from ajpq.config import ProblemConfig
 from ajpq.criteria import channel_scores, gradients
@@ -155,7 +156,24 @@ def train_base(
             on_epoch=functools.partial(_keep, part, number),
             on_step=report,
         )
-    return state
+    return {**state, **own_statistics(recipe, graph, state, dataset, train, seed)}
+
+
+def own_statistics(
+    recipe: Recipe,
+    graph: Graph,
+    state: dict[str, Tensor],
+    dataset: ajpq_data.Dataset,
+    train: np.ndarray,
+    seed: int,
+) -> dict[str, Tensor]:
+    """BatchNorm statistics from many batches; those of the training remember a dozen only."""
+    settings = recipe.calibration
+    batches = training_batches(dataset, train, settings.batch_size, seed + 104729)(0)
+    images = (part for part, _ in itertools.islice(batches, settings.batchnorm_batches))
+    if settings.batchnorm_batches == 0:
+        return {}
+    return recalibrate_batchnorm(graph, state, images, lambda edge, values: values)
 
 
 def _keep(part: Path, number: int, snapshot: Snapshot) -> None:

@@ -13,7 +13,6 @@ from ajpq import api, cli
 from ajpq.config import CompressConfig, load_compress_config, validated_run
 from ajpq.progress import ConsoleProgress
 from ajpq.runs.folder import load_config
-from hw_models.errors import AjpqError
 
 
 def _option(metavar: str, hint: str = "default: the config's") -> Any:
@@ -37,7 +36,7 @@ def main(
     seed: Count = None,
     run_dir: Annotated[Path | None, _option("DIR", "")] = None,
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    config: Annotated[str, _option("NAME", "")] = "psg-digits",
+    config: Annotated[str | None, _option("NAME", "")] = None,
 ) -> None:
     """Quantize a network to one width and fine-tune it.
 
@@ -60,8 +59,8 @@ def main(
         seed: the same seed gives the same result.
         run_dir: where results go; default runs/<model>-<time>.
         resume: continue the run in --run-dir after an interruption.
-        config: what the options override: psg-digits, psg-cifar100 (the recipe of the PSG paper),
-            or a YAML file.
+        config: what the options override: psg-digits, compress, psg-cifar100 (the recipe of the
+            PSG paper), or a YAML file. Without it psg-digits, or compress for other data.
     """
     overrides = cli.given(
         model=model,
@@ -75,13 +74,13 @@ def main(
         image_size=image_size,
         seed=seed,
     )
-    if resume and run_dir is None:
-        raise AjpqError("--resume needs --run-dir, the folder to continue in")
-    if resume and run_dir is not None and (run_dir / "config.yaml").exists():
+    stored_config = cli.resumable(run_dir, config) if resume else False
+    if stored_config and run_dir is not None:
         stored = load_config(run_dir).model_dump()
         settings = validated_run(CompressConfig, {**stored, **overrides}, f"run folder {run_dir}")
     else:
-        settings = load_compress_config(config, overrides)
+        name = config or ("psg-digits" if data in (None, "digits") else "compress")
+        settings = load_compress_config(name, overrides)
     folder = run_dir or Path("runs") / time.strftime(f"{settings.model_name}-%Y%m%d-%H%M%S")
     console = Console()
     api.compress(settings, folder, resume=resume, progress=ConsoleProgress(console))

@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ajpq.finetune.recipe import Recipe
-from ajpq.policy import QuantizerSpec
+from ajpq.limits import Limit, parse_limit
+from ajpq.policy import ACTIVATION_BITS, QuantizerSpec
 from hw_models.errors import AjpqError, UnknownNameError
 
 
@@ -112,6 +120,9 @@ class SearchConfig(ProblemConfig):
     Attributes:
         latency_ratio: upper bound on latency relative to the unpruned int8 network.
         size_ratio: upper bound on packed bytes relative to the float32 network.
+        limits: more bounds, on latency, size, flash, sram or energy, as ``70%`` of the unpruned
+            int8 network (of the float32 network for size) or as ``0.5 ms``, ``128 kB``, ``20 uJ``;
+            see :mod:`ajpq.limits`. One on latency or size replaces the ratio above.
         max_drop: points of validation top-1 that may be lost; given, the search looks for the
             cheapest policy that stays within it, otherwise for the most accurate one.
         budget_margin: share of the budget that projection leaves free, because fine-tuning
@@ -125,6 +136,7 @@ class SearchConfig(ProblemConfig):
     kind: Literal["search"] = "search"
     latency_ratio: float | None = Field(default=None, gt=0)
     size_ratio: float | None = Field(default=None, gt=0)
+    limits: dict[str, str] = Field(default_factory=dict)
     max_drop: float | None = Field(default=None, ge=0)
     budget_mode: Literal["hard", "soft"] = "hard"
     budget_margin: float = Field(default=0.02, ge=0, lt=0.5)
@@ -141,6 +153,23 @@ class SearchConfig(ProblemConfig):
     def full_recipe(self) -> Recipe:
         """What the winner was fine-tuned with."""
         return self.final[-1].recipe
+
+    @property
+    def bounds(self) -> dict[str, Limit]:
+        """All bounds by cost."""
+        given = {"latency": self.latency_ratio, "size": self.size_ratio}
+        ratios = {cost: Limit(r, relative=True) for cost, r in given.items() if r is not None}
+        return ratios | {cost: parse_limit(cost, text) for cost, text in self.limits.items()}
+
+    @field_validator("limits")
+    @classmethod
+    def _readable(cls, limits: dict[str, str]) -> dict[str, str]:
+        for cost, text in limits.items():
+            try:
+                parse_limit(cost, text)
+            except AjpqError as error:
+                raise ValueError(str(error)) from error
+        return limits
 
     @model_validator(mode="after")
     def _rounds_shrink(self) -> SearchConfig:
@@ -165,6 +194,13 @@ class CompressConfig(ProblemConfig):
     activation_bits: int = 8
     outer_bits: int | None = None
     recipe: Recipe
+
+    @field_validator("weight_bits", "activation_bits", "outer_bits")
+    @classmethod
+    def _known_width(cls, bits: int | None) -> int | None:
+        if bits is not None and bits not in ACTIVATION_BITS:
+            raise ValueError(f"expected one of {ACTIVATION_BITS}")
+        return bits
 
     @property
     def full_recipe(self) -> Recipe:
@@ -199,7 +235,8 @@ def validated_run(model: type[Run], content: dict[str, Any], source: str) -> Run
     """
     wanted, found = ("search", "compress") if model is SearchConfig else ("compress", "search")
     if content.get("kind", "search") == found:
-        raise AjpqError(f"{source} is for python -m ajpq.{found}, not for ajpq.{wanted}")
+        hint = "" if "kind" in content else "; if it should be one, add `kind: compress`"
+        raise AjpqError(f"{source} is for python -m ajpq.{found}, not for ajpq.{wanted}{hint}")
     config: Run = validated(model, with_recipes(content), source)
     return config
 

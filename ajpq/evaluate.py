@@ -34,6 +34,8 @@ class Costs(BaseModel):
     flash_bytes: int | None
     bops: Bops
     macs: int
+    peak_activation_bytes: int | None = None
+    energy_j: float | None = None
 
 
 class Metrics(Costs):
@@ -100,6 +102,8 @@ def _costs(network: Network, target: Target, packed_bytes: int) -> Costs:
         flash_bytes=cost.flash_bytes,
         bops=Bops(**bops(network)),
         macs=macs(network),
+        peak_activation_bytes=cost.peak_activation_bytes,
+        energy_j=cost.energy_j,
     )
 
 

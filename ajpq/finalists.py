@@ -86,18 +86,21 @@ def _finalist(
     on_step: OnStep,
 ) -> Finalist:
     stem = f"round{number}-{policy.hash}"
-    done = folder / f"{stem}.safetensors"
+    done, part = folder / f"{stem}.safetensors", folder / f"{stem}.part"
     recorded = journal.next_recorded(kind="finalist", round=number, hash=policy.hash)
-    if recorded is not None and done.exists():
-        weights, metrics = load_weights(done), Metrics.model_validate(recorded["metrics"])
+    if done.exists():
+        weights = load_weights(done)
     else:
         label = f"{stage.recipe.name} {policy.hash[:6]}"
-        weights = _fine_tuned(problem, stage, policy, folder / f"{stem}.part", label, on_step)
-        network = network_of(problem, policy, weights)
-        metrics = measured(exact_costs(network, problem.target), network, sample)
+        weights = _fine_tuned(problem, stage, policy, part, label, on_step)
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(done, weights)
-    if recorded is None:
+        part.unlink(missing_ok=True)  # only now: hours may be in it
+    if recorded is not None:
+        metrics = Metrics.model_validate(recorded["metrics"])
+    else:
+        network = network_of(problem, policy, weights)
+        metrics = measured(exact_costs(network, problem.target), network, sample)
         journal.append(
             {
                 "kind": "finalist",
@@ -123,6 +126,4 @@ def _fine_tuned(
         on_epoch=lambda index, snapshot: save_snapshot(part, index, snapshot),
         resume=load_snapshot(part),
     )
-    weights = fine_tune(problem, policy, stage.recipe, watch)
-    part.unlink(missing_ok=True)
-    return weights
+    return fine_tune(problem, policy, stage.recipe, watch)

@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from ajpq.limits import METRICS
 from ajpq.problem import Watch
 
 if TYPE_CHECKING:
@@ -166,6 +167,9 @@ def result_table(result: dict[str, Any]) -> Table:
     _ratio_row(table, "device latency ms", base["latency_s"], found["latency_s"], 1e3)
     _ratio_row(table, "packed file kB", base["packed_bytes"], found["packed_bytes"], 1e-3)
     _ratio_row(table, "device flash kB", base["flash_bytes"], found["flash_bytes"], 1e-3)
+    sram = "peak_activation_bytes"
+    _ratio_row(table, "device SRAM kB", base.get(sram), found.get(sram), 1e-3)
+    _ratio_row(table, "device energy uJ", base.get("energy_j"), found.get("energy_j"), 1e6)
     for name in ("fl32", "fl8", "all"):
         _ratio_row(table, f"MBOPs ({name})", base["bops"][name], found["bops"][name], 1e-6)
     _ratio_row(table, "MMACs", base["macs"], found["macs"], 1e-6)
@@ -188,14 +192,11 @@ def _ratio_row(
 def budget_lines(result: dict[str, Any], budget: Budget) -> list[str]:
     """One line per bound: what was asked, what was reached."""
     base, found = result["baseline"], result["found"]
-    reached = {"size": found["packed_bytes"] / base["packed_bytes"]}
-    if base["latency_s"] and found["latency_s"]:
-        reached["latency"] = found["latency_s"] / base["latency_s"]
-    lines = [
-        f"{name} ratio {reached[name]:.4f}, bound {bound:g}: "
-        f"{'met' if reached[name] <= bound else '[red]not met[/red]'}"
-        for name, bound in budget.bounds.items()
-    ]
+    lines = []
+    for name, bound in budget.bounds.items():
+        reached = found[METRICS[name]] / budget.reference[name]
+        verdict = "met" if reached <= bound else "[red]not met[/red]"
+        lines.append(f"{name} ratio {reached:.4f}, bound {bound:.4g}: {verdict}")
     if budget.max_drop is not None:
         drop = base["top1_val"] - found["top1_val"]
         verdict = "met" if drop <= budget.max_drop else "[red]not met[/red]"

@@ -77,6 +77,8 @@ def baseline_metrics(problem: Problem, top1_test: float) -> dict[str, Any]:
         "latency_s": int8.latency_s,
         "packed_bytes": problem.float_bytes,
         "flash_bytes": int8.flash_bytes,
+        "peak_activation_bytes": int8.peak_activation_bytes,
+        "energy_j": int8.energy_j,
         "bops": bops(real),
         "macs": macs(real),
     }

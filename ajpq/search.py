@@ -35,6 +35,7 @@ def main(
     checkpoint: Text = None,
     latency_ratio: Bound = None,
     size_ratio: Bound = None,
+    limit: Annotated[tuple[str, ...], _option("COST=BOUND ...", "")] = (),
     max_drop: Number = None,
     budget_mode: Mode = None,
     episodes: Count = None,
@@ -66,6 +67,8 @@ def main(
         latency_ratio: at most this share of the unpruned int8 network's latency; "none" takes the
             config's bound away.
         size_ratio: at most this share of the float32 network's bytes; or "none".
+        limit: more bounds, such as flash=128kB sram=64KiB latency=0.5ms energy=80%, with % of the
+            unpruned int8 network.
         max_drop: look for the cheapest policy that loses at most so many points of top-1; the
             config's other bounds then no longer hold, unless they are given too.
         budget_mode: hard: every candidate meets the budget; soft: excess is punished.
@@ -96,14 +99,15 @@ def main(
         image_size=image_size,
         seed=seed,
     )
+    if limit:
+        overrides["limits"] = dict(_pair(text) for text in limit)
     for name, bound in (("latency_ratio", latency_ratio), ("size_ratio", size_ratio)):
         if bound == "none" or (bound is None and max_drop is not None):
             overrides[name] = None
         elif bound is not None:
             overrides[name] = bound
-    if resume and run_dir is None:
-        raise AjpqError("--resume needs --run-dir, the folder to continue in")
-    if resume and run_dir is not None and (run_dir / "config.yaml").exists():
+    stored_config = cli.resumable(run_dir, config) if resume else False
+    if stored_config and run_dir is not None:
         stored = load_config(run_dir)
         content = {**stored.model_dump(), **overrides}
         settings = validated_run(SearchConfig, content, f"run folder {run_dir}")
@@ -114,6 +118,13 @@ def main(
     console = Console()
     api.search(settings, folder, resume=resume, progress=ConsoleProgress(console))
     console.print(f"run folder: {folder}   report: {folder / 'report.html'}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    cost, equals, bound = text.partition("=")
+    if not equals:
+        raise AjpqError(f"--limit: expected COST=BOUND, such as flash=128kB, got {text!r}")
+    return cost, bound
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ Both take ``--data imagefolder:DIR`` where the images are on disk.
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +27,8 @@ from ajpq.finalists import validation_images
 from ajpq.problem import Problem, direct_weights, network_of
 from ajpq.progress import ConsoleProgress
 from ajpq.results import float_network, record_test, top1_test
-from benchmarks.harness import at_least, at_most, write_result
+from benchmarks.harness import at_least, at_most, command_line, write_result
+from hw_models.errors import AjpqError
 from hw_models.network import macs
 
 NAME = "base_networks"
@@ -57,19 +59,23 @@ def main(
         return
     started = time.monotonic()
     files = sorted(ZOO.glob("*.safetensors"), key=lambda path: path.stat().st_size)
-    rows = [row(path, data) for path in files[: 1 if quick else None]]
-    bars = {
-        f"{network}_top1_test_at_least": at_least(found["top1_test"], BARS[network])
-        for found in rows
-        if (network := found["network"]) in BARS
-    }
+    if not files:
+        raise AjpqError(f"no networks in {ZOO.name}/; train one with --train resnet20")
+    rows = [row(path, data, quick) for path in files[: 1 if quick else None]]
+    reached = {found["network"]: found["top1_test"] for found in rows}
     largest = max(found["file_bytes"] for found in rows)
     path = write_result(
         NAME,
-        command=f"python -m benchmarks.{NAME}{' --quick' if quick else ''}",
+        command=command_line(NAME, quick, data=data),
         seed=seed,
         rows=rows,
-        bars={**bars, "file_bytes_at_most": at_most(largest, LARGEST_FILE)},
+        bars={
+            **{
+                f"{network}_top1_test_at_least": at_least(reached.get(network, math.nan), bar)
+                for network, bar in BARS.items()
+            },
+            "file_bytes_at_most": at_most(largest, LARGEST_FILE),
+        },
         seconds=time.monotonic() - started,
         quick=quick,
     )
@@ -101,25 +107,38 @@ def train_one(model: str, data: str, recipe_name: str, seed: int) -> Path:
     return path
 
 
-def row(path: Path, data: str) -> dict[str, Any]:
-    """One network, measured on the validation split and on the test images."""
+def zoo_problem(path: Path, data: str) -> Problem:
+    """A network of the zoo on its data, with the split that it was trained with.
+
+    Raises:
+        AjpqError: the file does not say how it was trained.
+    """
     about = load_tensors(path)[1]
-    problem = problem_of(about["model"], data, int(about["seed"]), checkpoint=str(path))
-    answers = top1_test(problem, {"baseline": float_network(problem.graph, problem.state)})
-    record_test(problem, path.parent, f"{NAME}: {about['model']}", "none", answers)
+    if not {"model", "seed"} <= about.keys():
+        raise AjpqError(f"{path} does not say which network it is and which images it has seen")
+    return problem_of(about["model"], data, int(about["seed"]), checkpoint=str(path))
+
+
+def row(path: Path, data: str, quick: bool) -> dict[str, Any]:
+    """One network, measured on the validation split and, unless ``quick``, on the test images."""
+    about, problem = load_tensors(path)[1], zoo_problem(path, data)
+    tested = math.nan
+    if not quick:
+        answers = top1_test(problem, {"baseline": float_network(problem.graph, problem.state)})
+        record_test(problem, path.parent, f"{NAME}: {about['model']}", "none", answers)
+        tested = answers["baseline"]
     sample = validation_images(problem)
     assert sample.float_logits is not None
     return {
         "network": about["model"],
-        "top1_test": answers["baseline"],
+        "top1_test": tested,
         "top1_val": top1(sample.float_logits, sample.labels),
         "mmacs": macs(network_of(problem, problem.uniform(32), direct_weights(problem))) / 1e6,
         "float32_bytes": problem.float_bytes,
         "file_bytes": path.stat().st_size,
-        "recipe": about["recipe"],
-        "epochs": int(about["epochs"]),
         "train_images": int(about["images"]),
-        "train": f"--train {about['model']} --recipe {about['recipe']} --seed {about['seed']}",
+        "trained_by": f"--train {about['model']} --recipe {about['recipe']} --seed {about['seed']}",
+        "epochs": int(about["epochs"]),
     }
 
 

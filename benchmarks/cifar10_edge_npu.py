@@ -20,7 +20,7 @@ from ajpq import api, cli
 from ajpq.config import load_search_config
 from ajpq.progress import ConsoleProgress
 from ajpq.reporting import search_figure
-from benchmarks.harness import at_least, at_most, write_result
+from benchmarks.harness import at_least, at_most, command_line, write_result
 
 NAME = "cifar10_edge_npu"
 QUICK: dict[str, Any] = {
@@ -53,7 +53,7 @@ def main(
     result = api.search(config, run_dir, resume=resume, progress=ConsoleProgress())
     path = write_result(
         NAME,
-        command=command_line(data, checkpoint, seed, quick),
+        command=command_line(NAME, quick, data=data, checkpoint=checkpoint, seed=seed),
         seed=seed,
         rows=[row("baseline", result["baseline"], result), row("found", result["found"], result)],
         bars=bars(result),
@@ -63,20 +63,6 @@ def main(
     print(path)
     if not quick:
         print(search_figure(run_dir, Path("docs/search.png")))
-
-
-def command_line(data: str, checkpoint: str, seed: int, quick: bool) -> str:
-    """The line that repeats the run; a folder of the user's becomes DIR, a file keeps its name.
-
-    An image folder holds the images in another order than torchvision, so that the split and the
-    result differ: the line says which it was.
-    """
-    parts = [f"python -m benchmarks.{NAME}"]
-    if data != "cifar10":
-        parts.append(f"--data {data.split(':', maxsplit=1)[0]}:DIR")
-    if checkpoint != "public":
-        parts.append(f"--checkpoint {Path(checkpoint).name}")
-    return " ".join([*parts, f"--seed {seed}", *(["--quick"] if quick else [])])
 
 
 def row(name: str, metrics: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:

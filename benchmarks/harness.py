@@ -14,6 +14,8 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 NAME = re.compile(r"[a-z0-9_]+")
+# What a reader need not be told.
+ORDINARY = {("data", "cifar10"), ("checkpoint", "public")}
 PACKAGES = (
     "ajpq",
     "torch",
@@ -91,6 +93,25 @@ def machine() -> dict[str, Any]:
         "instruction_set": _instruction_set(),
         "os": _operating_system(),
     }
+
+
+def command_line(name: str, quick: bool, **options: Any) -> str:
+    """The line that repeats a benchmark, without a path of this machine.
+
+    A folder of the user's becomes DIR, a file outside the repository keeps its name only; options
+    that are None or False are left out.
+    """
+    parts = [f"python -m benchmarks.{name}"]
+    for option, value in options.items():
+        if value is None or value is False or (option, value) in ORDINARY:
+            continue
+        text = str(value)
+        if option == "data":
+            text = f"{text.split(':', maxsplit=1)[0]}:DIR"
+        elif Path(text).is_absolute():
+            text = Path(text).name
+        parts.append(f"--{option.replace('_', '-')} {text}")
+    return " ".join([*parts, *(["--quick"] if quick else [])])
 
 
 def _plain(value: Any) -> Any:

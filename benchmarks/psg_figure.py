@@ -37,7 +37,7 @@ def psg_figure(
     places = [axes[0, 0], axes[0, 1], axes[1, 0], axes[1, 1]]
     for panel, (ending, label) in zip(places, PANELS, strict=True):
         _draw(panel, [row for row in rows if row["setting"].endswith(ending)], label)
-    for panel, (title, (before, after)) in zip(axes[:, 2], histograms.items(), strict=True):
+    for panel, (title, (before, after)) in zip(axes[:, 2], histograms.items(), strict=False):
         _draw_histogram(panel, title, before, after)
     for panel in axes.flat:
         panel.spines[["top", "right"]].set_visible(False)

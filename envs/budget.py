@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ajpq.evaluate import Costs, Metrics
+from ajpq.limits import METRICS
 from envs.actions import Knobs
 from hw_models.errors import BudgetError
 
 # A proposal moves on so many equal steps towards the cheapest and towards the richest policy.
 _STEPS = 32
+# Costs that follow the widths rather than the number of channels.
+_STORED = frozenset({"size", "flash"})
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper bounds relative to a reference; ``None`` leaves a cost free.
+    """Upper bounds relative to a reference.
 
     Attributes:
-        latency_ratio, size_ratio: bounds on ``latency_s / reference_latency_s`` and on
-            ``packed_bytes / reference_bytes``.
-        max_drop: points of top-1 that may be lost against ``reference_top1``.
+        bounds: cost (a key of :data:`ajpq.limits.METRICS`) -> largest ratio to the reference.
+        reference: cost -> what the reference costs; a cost that the target does not know is absent.
+        max_drop: points of top-1 that may be lost against ``reference_top1``; None is no bound.
     """
 
-    latency_ratio: float | None
-    size_ratio: float | None
+    bounds: Mapping[str, float]
+    reference: Mapping[str, float]
     max_drop: float | None
-    reference_latency_s: float | None
-    reference_bytes: int
     reference_top1: float
 
     def ratios(self, costs: Costs) -> dict[str, float]:
-        """``latency`` (where the target knows it) and ``size``, relative to the reference."""
-        ratios = {"size": costs.packed_bytes / self.reference_bytes}
-        if costs.latency_s is not None and self.reference_latency_s is not None:
-            ratios["latency"] = costs.latency_s / max(self.reference_latency_s, 1e-12)
-        return ratios
-
-    @property
-    def bounds(self) -> dict[str, float]:
-        """The bounds that are set, by the same keys."""
-        given = {"latency": self.latency_ratio, "size": self.size_ratio}
-        return {name: bound for name, bound in given.items() if bound is not None}
+        """Every bounded cost, and latency and size where they are known, over the reference."""
+        shown = [name for name in METRICS if name in self.bounds or name in ("latency", "size")]
+        found = {name: getattr(costs, METRICS[name]) for name in shown if name in self.reference}
+        return {
+            name: value / max(self.reference[name], 1e-12)
+            for name, value in found.items()
+            if value is not None
+        }
 
     def excess(self, costs: Costs, margin: float = 0.0) -> dict[str, float]:
         """By how much each bound is exceeded, relative to it; 0 where it holds."""
@@ -97,10 +96,10 @@ def project(
 
     All layers move by the same share of their way to the cheapest or the richest setting, so that
     the proposal keeps what it says about layers relative to each other, and no candidate wastes a
-    budget that it was allowed. Widths answer to the size bound, then sparsity to the latency bound,
-    because compute falls with channels, then widths take what pruning has left; if that fails,
-    everything is tightened together. With ``max_drop`` nothing is loosened: there the cheaper
-    policy is the better one.
+    budget that it was allowed. Widths answer to the bounds on what is stored, then sparsity to the
+    others, because compute falls with channels, then widths take what pruning has left; if that
+    fails, everything is tightened together. With ``max_drop`` nothing is loosened: there the
+    cheaper policy is the better one.
 
     Raises:
         BudgetError: even the cheapest policy exceeds a bound; the message names its cost.
@@ -112,20 +111,26 @@ def project(
     widths = np.array([name == "bits" for name in knobs.names], dtype=float)
 
     def small_enough(moved: np.ndarray) -> bool:
-        ratio = packed_bytes(moved) / budget.reference_bytes
-        return budget.size_ratio is None or ratio <= budget.size_ratio * (1 - margin)
+        size = budget.bounds.get("size", math.inf)
+        return packed_bytes(moved) <= size * (1 - margin) * budget.reference["size"]
 
     def all_met(moved: np.ndarray) -> bool:
         return small_enough(moved) and budget.met(price(moved), margin)
 
-    def fast_enough(moved: np.ndarray) -> bool:
-        return budget.excess(price(moved), margin)["latency"] == 0
+    def stored(moved: np.ndarray) -> bool:
+        if not small_enough(moved) or "flash" not in budget.bounds:
+            return small_enough(moved)
+        return budget.excess(price(moved), margin)["flash"] == 0
 
-    if budget.size_ratio is not None and widths.any():
-        actions = _move(actions, knobs, widths, loosest, small_enough)
-    if budget.latency_ratio is not None:
-        actions = _move(actions, knobs, sparsity, loosest, fast_enough)
-    if budget.size_ratio is not None and widths.any():
+    def computed(moved: np.ndarray) -> bool:
+        excess = budget.excess(price(moved), margin)
+        return all(value == 0 for name, value in excess.items() if name not in _STORED)
+
+    if widths.any() and budget.bounds.keys() & _STORED:
+        actions = _move(actions, knobs, widths, loosest, stored)
+    if budget.bounds.keys() - _STORED:
+        actions = _move(actions, knobs, sparsity, loosest, computed)
+    if widths.any():
         actions = _move(actions, knobs, widths, loosest, all_met)
     actions = _move(actions, knobs, np.ones(len(knobs.names)), 0, all_met)
     costs = price(actions)

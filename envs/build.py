@@ -13,6 +13,7 @@ from ajpq.config import SearchConfig
 from ajpq.evaluate import Costs, Metrics, costs_in_loop, exact_costs, top1
 from ajpq.graph.channels import channel_groups, coupled_layers
 from ajpq.graph.structure import Layer, layer_macs, layers
+from ajpq.limits import METRICS
 from ajpq.packed import estimated_bytes
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, direct_weights, network_of
@@ -29,26 +30,32 @@ Answer = TypeVar("Answer")
 
 
 def reference_budget(config: SearchConfig, problem: Problem) -> Budget:
-    """Bounds relative to the int8 network's latency, the float32 bytes and the float accuracy.
+    """Bounds relative to the int8 network's costs, the float32 bytes and the float accuracy.
 
     Raises:
         AjpqError: a bound on a cost that the target does not know.
     """
     int8 = network_of(problem, problem.uniform(8), direct_weights(problem))
-    latency_s = exact_costs(int8, problem.target).latency_s
-    if config.latency_ratio is not None and latency_s is None:
-        raise AjpqError(
-            f"target {problem.target.name!r} does not know latency; take the bound away "
-            "with --latency-ratio none"
-        )
+    costs = exact_costs(int8, problem.target)
+    known = {name: getattr(costs, field) for name, field in METRICS.items()}
+    known["size"] = problem.float_bytes
+    reference = {name: float(value) for name, value in known.items() if value is not None}
+    for name in config.bounds:
+        if name not in reference:
+            option = "--latency-ratio none" if name == "latency" else f"--limit {name}=..."
+            raise AjpqError(
+                f"target {problem.target.name!r} does not know {name}; take the bound away "
+                f"({option})"
+            )
     sample = problem.search_sample
     assert sample.float_logits is not None
     return Budget(
-        latency_ratio=config.latency_ratio,
-        size_ratio=config.size_ratio,
+        bounds={
+            name: limit.value if limit.relative else limit.value / max(reference[name], 1e-12)
+            for name, limit in config.bounds.items()
+        },
+        reference=reference,
         max_drop=config.max_drop,
-        reference_latency_s=latency_s,
-        reference_bytes=problem.float_bytes,
         reference_top1=top1(sample.float_logits, sample.labels),
     )
 

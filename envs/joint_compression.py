@@ -35,7 +35,7 @@ class JointCompressionEnv(gym.Env[np.ndarray, np.ndarray]):
 
     ## Observation space
 
-    ``Box(0, 1, (19 + 2 K,), float32)``
+    ``Box(0, 1, (22 + 2 K,), float32)``
 
     | index   | content                                                                     |
     |---------|-----------------------------------------------------------------------------|
@@ -48,8 +48,9 @@ class JointCompressionEnv(gym.Env[np.ndarray, np.ndarray]):
     | 11, 12  | sensitivity to narrow widths, to pruning (KL, 1 = most sensitive layer)      |
     | 13, 14  | weight bits and MACs spent so far, as a share of the 8-bit network's         |
     | 15, 16  | weights and MACs of the layers still to come, as shares                      |
-    | 17, 18  | latency bound (ratio), size bound (ratio x 4)                                |
-    | 19 ..   | K: the prior of this layer; K: the previous settings, 0.5 at the first layer |
+    | 17-20   | latency, flash, SRAM and energy bounds (ratios, 1 where there is none)       |
+    | 21      | size bound (ratio x 4)                                                       |
+    | 22 ..   | K: the prior of this layer; K: the previous settings, 0.5 at the first layer |
 
     ## Reward
 

@@ -9,7 +9,7 @@ from envs.task import CompressionTask, LayerFacts
 
 _STATIC = 13
 _SPENT = 4
-_BUDGET = 2
+_BUDGET = 5
 
 
 def observation_size(task: CompressionTask) -> int:
@@ -81,4 +81,5 @@ def _spent(task: CompressionTask, taken: np.ndarray) -> np.ndarray:
 
 def _bounds(task: CompressionTask) -> np.ndarray:
     bounds = task.budget.bounds
-    return np.array([bounds.get("latency", 1.0), 4 * bounds.get("size", 0.25)])
+    others = [bounds.get(name, 1.0) for name in ("latency", "flash", "sram", "energy")]
+    return np.array([*others, 4 * bounds.get("size", 0.25)])

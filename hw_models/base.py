@@ -45,12 +45,17 @@ class Target(ABC):
         activation_bits: the widths that an edge may have.
         channel_granularity: output channels are computed in blocks of so many; live channels that
             do not fill a block are free.
+        monotone: what never makes a network dearer when all layers get less of it: ``"channels"``,
+            ``"bits"`` (of the weights), both or, by default, neither.
+        time_limit_s: an answer that takes longer is an error.
     """
 
     name: str
     weight_bits: tuple[int, ...] = (0, 2, 3, 4, 5, 6, 7, 8, 32)
     activation_bits: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 32)
     channel_granularity: int = 1
+    monotone: tuple[str, ...] = ()
+    time_limit_s: float = 60.0
 
     @abstractmethod
     def cost(self, network: Network) -> NetworkCost:

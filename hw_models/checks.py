@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import traceback
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,21 +21,52 @@ def checked_cost(target: Target, network: Network) -> NetworkCost:
     """``target.cost(network)``, if it is one.
 
     Raises:
-        AjpqError: the answer is no :class:`NetworkCost`, or a figure in it is not a finite number
-            of zero or more; target, layer and value are named.
+        AjpqError: the answer is no :class:`NetworkCost`, a figure in it is not a finite number of
+            zero or more, ``cost()`` raises, or it takes longer than ``target.time_limit_s``;
+            target, layer and value are named.
     """
     label = f"target {target.name!r}"
-    cost = target.cost(network)
+    cost = _answer(target, network, label)
     if not isinstance(cost, NetworkCost):
         raise AjpqError(f"{label}: cost() returned {_short(cost)}, expected a NetworkCost")
-    _check_fields(label, cost, NETWORK_FIELDS)
     if not isinstance(cost.per_layer, tuple):
         raise AjpqError(f"{label}: per_layer is {_short(cost.per_layer)}, expected a tuple")
     for layer in cost.per_layer:
         if not isinstance(layer, LayerCost):
             raise AjpqError(f"{label}: per_layer holds {_short(layer)}, expected a LayerCost")
         _check_fields(f"{label}, layer {layer.name!r}", layer, LAYER_FIELDS)
+    _check_fields(label, cost, NETWORK_FIELDS)
     return cost
+
+
+def _answer(target: Target, network: Network, label: str) -> object:
+    """What ``cost()`` returns, if it returns in time.
+
+    It runs in a thread that is left behind when it does not.
+    """
+    outcome: list[tuple[object, Exception | None]] = []
+
+    def ask() -> None:
+        try:
+            outcome.append((target.cost(network), None))
+        except Exception as error:  # whatever someone else's code raises
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(target.time_limit_s)
+    if not outcome:
+        layers = ", ".join(op.name for op in network.layers)
+        limit = f"{target.time_limit_s:g} s"
+        raise AjpqError(f"{label}: no answer after {limit} for the layers {layers}")
+    answer, error = outcome[0]
+    if isinstance(error, AjpqError):
+        raise error
+    if error is not None:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{frame.filename}:{frame.lineno}"
+        raise AjpqError(f"{label}: {type(error).__name__}: {error} ({place})") from error
+    return answer
 
 
 def _check_fields(label: str, cost: NetworkCost | LayerCost, names: tuple[str, ...]) -> None:

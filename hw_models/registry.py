@@ -10,6 +10,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from hw_models.analytic.bismo import Bismo
+from hw_models.analytic.bitfusion import BitFusion
+from hw_models.analytic.mpic import Mpic
+from hw_models.analytic.ne16 import Ne16
+from hw_models.analytic.roofline import Roofline
 from hw_models.base import Target
 from hw_models.errors import AjpqError, UnknownNameError
 from hw_models.ethos_u import EthosU
@@ -18,7 +23,15 @@ from hw_models.size_only import SizeOnly
 
 ENTRY_POINTS = "ajpq.hw_models"
 SUFFIXES = (".yaml", ".yml")
-FAMILIES: dict[str, type[Target]] = {"ethos-u": EthosU, "size-only": SizeOnly}
+FAMILIES: dict[str, type[Target]] = {
+    "bismo": Bismo,
+    "bitfusion": BitFusion,
+    "ethos-u": EthosU,
+    "mpic": Mpic,
+    "ne16": Ne16,
+    "roofline": Roofline,
+    "size-only": SizeOnly,
+}
 
 
 def target_names() -> tuple[str, ...]:
@@ -32,21 +45,35 @@ def load_target(spec: str) -> Target:
     Args:
         spec: a name of :func:`target_names`, ``path/to/file.yaml``, ``module:Class`` or
             ``path.py:Class`` (the class is called without arguments; an instance is taken as it
-            is). An installed plug-in does not hide a shipped name.
+            is). An installed plug-in does not hide a shipped name. A name or file may be followed
+            by changes to its parameters: ``ethos-u55-128,memory_mode=Sram_Only``.
 
     Raises:
         UnknownNameError: no such name, or no such family in a file; with the nearest one.
         AjpqError: the file or the class is not what it should be.
     """
-    if spec in _shipped():
-        return _from_text(_shipped()[spec], spec, f"target {spec!r}")
+    base, *changes = spec.split(",")
+    changed = _changes(spec, changes)
+    if base in _shipped():
+        return _from_text(_shipped()[base], spec, f"target {spec!r}", changed)
+    if base.endswith(SUFFIXES):
+        return _from_file(Path(base).expanduser(), spec, changed)
     if spec in _installed():
         return _from_entry_point(_installed()[spec])
-    if spec.endswith(SUFFIXES):
-        return _from_file(Path(spec).expanduser())
     if is_object_spec(spec):
         return _as_target(load_object(spec, "target"), spec)
-    raise UnknownNameError("target", spec, target_names())
+    raise UnknownNameError("target", base, target_names())
+
+
+def _changes(spec: str, changes: list[str]) -> dict[str, Any]:
+    """``key=value`` pairs; values are read as YAML, so numbers are numbers."""
+    found = {}
+    for text in changes:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise AjpqError(f"target {spec!r}: expected key=value behind a comma, got {text!r}")
+        found[key.strip()] = yaml.safe_load(value)
+    return found
 
 
 def _shipped() -> dict[str, str]:
@@ -71,17 +98,17 @@ def _from_entry_point(point: importlib.metadata.EntryPoint) -> Target:
     return _as_target(loaded, point.name)
 
 
-def _from_file(path: Path) -> Target:
+def _from_file(path: Path, spec: str, changed: dict[str, Any]) -> Target:
     try:
         text = path.read_text()
     except OSError as error:
         raise AjpqError(f"cannot read the target {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise AjpqError(f"the target {path} is not a text file") from error
-    return _from_text(text, path.stem, f"target {path}")
+    return _from_text(text, path.stem if not changed else spec, f"target {path}", changed)
 
 
-def _from_text(text: str, name: str, label: str) -> Target:
+def _from_text(text: str, name: str, label: str, changed: dict[str, Any]) -> Target:
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -91,7 +118,7 @@ def _from_text(text: str, name: str, label: str) -> Target:
     family = content.pop("family")
     if family not in FAMILIES:
         raise UnknownNameError("target family", family, FAMILIES)
-    return _build(FAMILIES[family], {"name": name, **content}, label)
+    return _build(FAMILIES[family], {"name": name, **content, **changed}, label)
 
 
 def _build(family: type[Target], parameters: dict[Any, Any], label: str) -> Target:
@@ -100,8 +127,11 @@ def _build(family: type[Target], parameters: dict[Any, Any], label: str) -> Targ
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        if not where:  # said by the family itself, of more than one parameter
+            raise AjpqError(f"{label}: {message}") from error
         given = "" if first["type"] == "missing" else f", got {first['input']!r}"
-        raise AjpqError(f"{label}: {where}: {first['msg']}{given}") from error
+        raise AjpqError(f"{label}: {where}: {message}{given}") from error
     except TypeError as error:
         raise AjpqError(f"{label}: {_line(error)}") from error
 

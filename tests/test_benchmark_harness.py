@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.harness import at_least, at_most, machine, versions, write_result
+from benchmarks.harness import (
+    at_least,
+    at_most,
+    command_line,
+    machine,
+    versions,
+    write_result,
+)
 
 SETTINGS = {"command": "python -m benchmarks.demo", "seed": 1, "seconds": 2.04, "quick": False}
 
@@ -72,3 +79,13 @@ def test_machine_and_versions_are_complete_and_private():
     assert str(Path.home()) not in text
     assert platform.node() not in (described["processor"], described["os"])
     assert getpass.getuser() not in described.values()
+
+
+def test_commands_name_no_path_of_this_machine():
+    weights = str(Path("/c") / "d.th")
+    line = command_line("demo", True, data="imagefolder:x", checkpoint=weights, seed=0, note=None)
+    assert line == (
+        "python -m benchmarks.demo --data imagefolder:DIR --checkpoint d.th --seed 0 --quick"
+    )
+    assert command_line("demo", False, data="cifar10") == "python -m benchmarks.demo"
+    assert "zoo/base/x" in command_line("demo", False, checkpoint="zoo/base/x")

@@ -6,7 +6,7 @@ import torch
 
 from ajpq.graph.execute import execute
 from ajpq.graph.structure import layers
-from benchmarks import proxies, psg
+from benchmarks import proxies, psg, psg_views
 from tests import modules
 
 
@@ -20,7 +20,7 @@ def net():
 def test_the_smallest_weights_of_the_whole_network_go(net, share):
     graph, state = net
     names = [layer.node.parameters["weight"] for layer in layers(graph)]
-    pruned = psg.without_weights(graph, state, share)
+    pruned = psg_views.without_weights(graph, state, share)
     before = torch.cat([state[name].abs().flatten() for name in names])
     after = torch.cat([pruned[name].abs().flatten() for name in names])
     assert float((after == 0).float().mean()) == pytest.approx(share, abs=2 / len(before))
@@ -31,7 +31,7 @@ def test_the_smallest_weights_of_the_whole_network_go(net, share):
 def test_the_weakest_channels_go_with_their_offsets(net):
     graph, state = net
     shifted = {n: v + 0.5 if n.endswith("bias") else v for n, v in state.items()}
-    pruned = psg.without_channels(graph, shifted, 0.5)
+    pruned = psg_views.without_channels(graph, shifted, 0.5)
     seen = {}
     execute(graph, pruned, modules.images(), edge=seen.setdefault)
     found = layers(graph)
@@ -49,13 +49,14 @@ def test_the_weakest_channels_go_with_their_offsets(net):
 
 
 def test_each_training_is_measured_where_it_was_made_for():
-    assert psg._belongs("sgd", "4-channel")
-    assert psg._belongs("psg-4-channel", "4-channel")
-    assert psg._belongs("psg-4-channel", "full precision")
-    assert not psg._belongs("psg-4-channel", "4-tensor")
-    assert psg._belongs("psg-weights", "weights-0.3")
-    assert not psg._belongs("psg-weights", "channels-0.3")
-    assert psg._belongs("straight-through-2-tensor", "2-tensor")
+    assert psg.belongs("sgd", "4-channel")
+    assert psg.belongs("psg-4-channel", "4-channel")
+    assert psg.belongs("psg-4-channel", "full precision")
+    assert not psg.belongs("psg-4-channel", "4-tensor")
+    assert psg.belongs("psg-weights", "weights-0.3")
+    assert not psg.belongs("psg-weights", "channels-0.3")
+    assert psg.belongs("straight-through-2-tensor", "2-tensor")
+    assert not psg.belongs("straight-through-2-tensor", "full precision")
 
 
 def row(setting, sgd, found):

@@ -6,7 +6,7 @@ from agents.config import load_agent_config
 from ajpq.config import load_compress_config, load_recipe, load_search_config, shipped
 from hw_models.errors import AjpqError, UnknownNameError
 
-COMPRESSIONS = {"psg-cifar100", "psg-digits"}
+COMPRESSIONS = {"compress", "psg-cifar100", "psg-digits"}
 
 
 @pytest.mark.parametrize("name", sorted(shipped("experiments").keys() - COMPRESSIONS))
@@ -19,7 +19,7 @@ def test_shipped_searches_load(name):
 @pytest.mark.parametrize("name", sorted(COMPRESSIONS))
 def test_shipped_compressions_load(name):
     config = load_compress_config(name, {})
-    assert config.recipe.keeps_full_precision
+    assert config.recipe.stages
     with pytest.raises(AjpqError, match="is for python -m ajpq\\.compress"):
         load_search_config(name, {})
 

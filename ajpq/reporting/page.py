@@ -87,6 +87,10 @@ def headline(run: RunRecord) -> list[Row]:
     rows.append(Row("Latency on the device", duration(before), duration(after), latency))
     rows.append(_cost("Packed file", run, "B", "packed_bytes"))
     rows.append(_cost("Flash on the device", run, "B", "flash_bytes"))
+    if run.metric("found", "peak_activation_bytes") is not None:
+        rows.append(_cost("SRAM for activations", run, "B", "peak_activation_bytes"))
+    if run.metric("found", "energy_j") is not None:
+        rows.append(_cost("Energy per image", run, "J", "energy_j"))
     rows += [_cost(label, run, "", "bops", key) for key, label in _CONVENTIONS]
     return [*rows, _cost("MACs", run, "", "macs")]
 

@@ -139,6 +139,7 @@ def save_pareto(path: Path, candidates: list[dict[str, Any]]) -> None:
             "hash": entry["hash"],
             **{k: entry["metrics"][k] for k in ("top1_val", "kl", "latency_s")},
             **{k: entry["metrics"][k] for k in ("packed_bytes", "flash_bytes", "macs")},
+            **{k: entry["metrics"].get(k) for k in ("peak_activation_bytes", "energy_j")},
             **{f"bops_{k}": v for k, v in entry["metrics"]["bops"].items()},
             "reward": entry["reward"],
         }

@@ -31,7 +31,10 @@ def command(name, *arguments):
     before, sys.argv = sys.argv, [f"ajpq.{name}", *map(str, arguments)]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.run(module.main, prog=name)
+            if hasattr(module, "COMMANDS"):
+                cli.run_subcommand(module.COMMANDS, prog=name)
+            else:
+                cli.run(module.main, prog=name)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     finally:
@@ -45,8 +48,13 @@ def search(run_dir, *arguments):
 
 def search_and_kill(run_dir, ready):
     """Start a search in a process and send SIGKILL as soon as ``ready(run_dir)`` is true."""
+    start_and_kill("search", TINY, run_dir, ready)
+
+
+def start_and_kill(name, config, run_dir, ready):
+    """The same for any command."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = ["-m", "ajpq.search", "--config", TINY, "--run-dir", str(run_dir)]
+    arguments = ["-m", f"ajpq.{name}", "--config", config, "--run-dir", str(run_dir)]
     with subprocess.Popen(
         [sys.executable, *arguments],
         env=environment,

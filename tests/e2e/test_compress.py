@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ajpq.policy import load_policy
-from tests.e2e.commands import command
+from tests.e2e.commands import command, start_and_kill
 
 TINY = str(Path(__file__).with_name("tiny_compress.yaml"))
 
@@ -46,6 +46,17 @@ def test_resuming_a_finished_run_changes_nothing(finished):
     assert (finished / "result.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("moment", ["*.part", "*.safetensors"])
+def test_a_killed_compression_resumes_to_the_same_result(finished, tmp_path, moment):
+    """Killed in the middle of the fine-tuning, or right after it."""
+    run = tmp_path / "run"
+    start_and_kill("compress", TINY, run, lambda run: any((run / "checkpoints").glob(moment)))
+    outcome = compress(run, "--resume")
+    assert outcome.returncode == 0, outcome.stderr
+    for name in ("policy.json", "weights.safetensors"):
+        assert (run / name).read_bytes() == (finished / name).read_bytes()
+
+
 def test_the_papers_recipe_on_another_network_and_other_data(tmp_path):
     """4 bits per tensor everywhere, real activations; cut short, from a given checkpoint."""
     (tmp_path / "mine.py").write_text(
@@ -81,15 +92,17 @@ def test_the_papers_recipe_on_another_network_and_other_data(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--weight-bits", "9"), "expected widths in"),
-        (("--target", "edge-npu", "--activation-bits", "4"), "activations of (8,) bits"),
+        (("--weight-bits", "9"), "weight_bits: Value error, expected one of"),
+        (("--weight-bits", "0"), "weight_bits: Value error, expected one of"),
+        (("--target", "edge-npu", "--activation-bits", "4"), "activation widths (8,), got 4"),
         (("--recipe", "psg-digit"), "did you mean 'psg-digits'"),
         (("--config", "digits"), "is for python -m ajpq.search"),
         (("--resume",), "needs --run-dir"),
+        (("--resume", "--run-dir", "nowhere"), "repeat the command that started it"),
     ],
 )
 def test_unusable_options_are_one_line(tmp_path, arguments, expected):
-    config = () if "--config" in arguments else ("--config", TINY)
+    config = () if {"--config", "--resume"} & set(arguments) else ("--config", TINY)
     run = () if "--resume" in arguments else ("--run-dir", tmp_path / "run")
     outcome = command("compress", *config, *run, *arguments)
     assert outcome.returncode == 2

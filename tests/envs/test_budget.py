@@ -21,14 +21,19 @@ def price(actions):
     return Costs(
         latency_s=live * (0.8 + 0.2 * bits / 8),
         packed_bytes=round(32000 * live * bits / 32),
-        flash_bytes=None,
+        flash_bytes=round(1000 + 8000 * live * bits / 8),
+        peak_activation_bytes=round(1000 * live),
+        energy_j=live + bits / 8,
         bops=NONE,
         macs=0,
     )
 
 
-def budget(latency=None, size=None, drop=None):
-    return Budget(latency, size, drop, 1.0, 32000, 90.0)
+def budget(latency=None, size=None, drop=None, **more):
+    given = {"latency": latency, "size": size}
+    bounds = {name: bound for name, bound in given.items() if bound is not None}
+    reference = {"latency": 1.0, "size": 32000.0, "sram": 1000.0, "flash": 9000.0, "energy": 2.0}
+    return Budget({**bounds, **more}, reference, drop, 90.0)
 
 
 def projected(actions, bounds, margin=0.0):
@@ -49,6 +54,30 @@ def test_the_result_meets_the_budget_and_wastes_little_of_it(seed, latency, size
         1 - margin
     )
     assert richest or close
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**31),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "latency": st.floats(0.6, 1.0),
+            "size": st.floats(0.08, 0.25),
+            "flash": st.floats(0.5, 1.0),
+            "sram": st.floats(0.6, 1.0),
+            "energy": st.floats(0.5, 1.0),
+        },
+    ),
+)
+def test_any_bounds_together_are_met(seed, bounds):
+    actions = np.random.default_rng(seed).random((6, 3))
+    found = price(projected(actions, budget(**bounds)))
+    assert found.latency_s <= bounds.get("latency", 2)
+    assert found.packed_bytes <= bounds.get("size", 1) * 32000
+    assert found.flash_bytes <= bounds.get("flash", 2) * 9000
+    assert found.peak_activation_bytes <= bounds.get("sram", 2) * 1000
+    assert found.energy_j <= bounds.get("energy", 2) * 2
 
 
 def test_what_layers_say_relative_to_each_other_is_kept():

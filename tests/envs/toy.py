@@ -31,7 +31,7 @@ def toy_task(wanted_sparsity=(1.0, 0.0, 0.0), channels=8):
         )
         return Metrics(**costs(policy).model_dump(), top1_val=100 - 100 * error, kl=0.0)
 
-    budget = Budget(None, None, None, None, 1000, 100.0)
+    budget = Budget({}, {"size": 1000.0}, None, 100.0)
     return CompressionTask(
         layers=facts,
         scores={name: np.arange(float(channels)) for name in names},

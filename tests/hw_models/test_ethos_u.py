@@ -9,8 +9,8 @@ from hw_models.errors import AjpqError
 from hw_models.ethos_u import EthosU
 from hw_models.network import Edge
 from hw_models.registry import load_target
+from hw_models.samples import NetworkBuilder, conv_network, resnet20_network
 from tests.hw_models.zoo import ZOO
-from tests.networks import NetworkBuilder, conv_network, resnet20_network
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from hw_models.base import NetworkCost, Target
 from hw_models.errors import AjpqError, UnknownNameError
 from hw_models.ethos_u import EthosU
 from hw_models.registry import load_target, target_names
+from hw_models.samples import conv_network
 from hw_models.size_only import SizeOnly
-from tests.networks import conv_network
 
 PLUGIN = """
 from hw_models.base import NetworkCost, Target
@@ -64,6 +64,20 @@ def test_shipped_targets():
 @pytest.mark.parametrize("name", target_names())
 def test_every_name_loads_as_itself(name):
     assert load_target(name).name == name
+
+
+def test_parameters_can_be_changed_behind_a_comma(tmp_path):
+    names = {"memory_mode": "Sram_Only", "system_config": "Ethos_U55_Deep_Embedded"}
+    target = load_target(",".join(["ethos-u55-128", *(f"{k}={v}" for k, v in names.items())]))
+    assert target.accelerator == "ethos-u55-128"
+    assert {name: getattr(target, name) for name in names} == names
+    assert target.name.startswith("ethos-u55-128,")
+    assert load_target("ne16,clock_hz=1.0e+8").clock_hz == 1e8
+    path = tmp_path / "board.yaml"
+    path.write_text("family: ne16\nclock_hz: 1.0e+8\nsource: {clock_hz: x}\n")
+    assert load_target(f"{path},clock_hz=2.0e+8").clock_hz == 2e8
+    assert "expected key=value" in message("ne16,fast")
+    assert "clock" in message("ne16,clock=3")
 
 
 def test_a_file_of_ones_own(tmp_path):
@@ -121,7 +135,7 @@ def test_an_installed_package_cannot_hide_a_shipped_target(monkeypatch):
 def test_unknown_names_get_the_nearest():
     with pytest.raises(UnknownNameError, match="did you mean 'edge-npu'"):
         load_target("edgenpu")
-    assert "unknown target 'zzz'; known: edge-npu" in message("zzz")
+    assert "unknown target 'zzz'; known: bismo" in message("zzz")
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from hw_models.checks import checked_cost
 from hw_models.errors import AjpqError
 from hw_models.liveness import edge_bytes, peak_activation_bytes
 from hw_models.network import Edge
+from hw_models.samples import conv_network, resnet20_network
 from hw_models.size_only import SizeOnly, stored_bytes
 from tests.hw_models.zoo import ZOO
-from tests.networks import conv_network, resnet20_network
 
 
 def with_bits(network, bits):

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from hw_models.errors import AjpqError
 from hw_models.network import Edge, Network
+from hw_models.samples import NetworkBuilder, conv_network, random_weights
 from hw_models.tflite import write_tflite
 from tests.hw_models import oracle
 from tests.hw_models.zoo import ZOO
-from tests.networks import NetworkBuilder, conv_network, random_weights
 
 EXACT = {"select", "subsample", "pad", "maxpool", "concat", "flatten"}
 CURVED = {"hardswish", "sigmoid", "silu"}

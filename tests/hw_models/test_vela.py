@@ -15,10 +15,10 @@ import pytest
 
 from hw_models import vela, vela_process
 from hw_models.errors import AjpqError
+from hw_models.samples import conv_network
 from hw_models.tflite import write_tflite
 from hw_models.vela import Device, ask_vela
 from hw_models.vela_command import compile_by_command
-from tests.networks import conv_network
 
 DEVICE = Device("ethos-u65-256", "Ethos_U65_Embedded", "Shared_Sram")
 NO_MODEL = b"this is no flatbuffer, and the compiler reads it anyway"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from hw_models.network import Edge, Network
-from tests.networks import NetworkBuilder, conv_network, random_weights
+from hw_models.samples import NetworkBuilder, conv_network, random_weights
 
 ZOO: dict[str, Callable[[], Network]] = {"plain": conv_network}
 

@@ -1,13 +1,14 @@
-"""Small networks in the IR, with random codes, for tests of whatever reads it. NumPy only."""
+"""Small networks in the IR, with random codes, to try whatever reads it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from hw_models.network import Edge, Network, Operator, Weights
+from hw_models.network import FLOAT_BITS, Edge, Network, Operator, Weights
 
 INPUT_SCALE = 0.02
 
@@ -16,13 +17,13 @@ def random_weights(
     shape: tuple[int, ...], rng: np.random.Generator, bits: int = 8, gain: float = 1.0
 ) -> Weights:
     """Rows of one width; outputs spread about ``gain`` times as far as inputs do."""
-    top = 2 ** (bits - 1) - 1
-    codes = np.clip(np.rint(rng.normal(0, top / 3, shape)), -top, top).astype(np.int8)
+    top = 2 ** (min(bits, 8) - 1) - 1
+    codes = np.clip(np.rint(rng.normal(0, top / 3, shape)), -top, top)
     fan_in = int(np.prod(shape[1:]))
     rows = rng.uniform(0.7, 1.3, shape[0]) * gain * 3 / (top * np.sqrt(fan_in))
     bias = rng.normal(0, 0.2, shape[0])
     return Weights(
-        codes,
+        codes.astype(np.float32 if bits == FLOAT_BITS else np.int8),
         rows.astype(np.float32),
         np.full(shape[0], bits, np.uint8),
         bias.astype(np.float32),
@@ -133,13 +134,55 @@ class NetworkBuilder:
 
 
 def conv_network(
-    *, bits: int = 8, channels: int = 8, rng: np.random.Generator | None = None
+    *,
+    bits: int = 8,
+    channels: int = 8,
+    rng: np.random.Generator | None = None,
+    name: str = "tiny",
 ) -> Network:
     """Two convolutions, global average and a linear layer, for images of 3 x 8 x 8."""
     b = NetworkBuilder((3, 8, 8), rng or np.random.default_rng(0))
     first = b.conv("input", channels, bits=bits)
     second = b.conv(first, 2 * channels, stride=2, bits=bits)
-    return b.build(b.head(second, 4, bits))
+    return b.build(b.head(second, 4, bits), name)
+
+
+def residual_network(*, bits: int = 8) -> Network:
+    """One residual block and a linear layer; the sum keeps the channels of its second layer."""
+    b = NetworkBuilder((3, 8, 8), np.random.default_rng(0))
+    stem = b.conv("input", 16, bits=bits)
+    inner = b.conv(stem, 16, bits=bits)
+    branch = b.conv(inner, 16, bits=bits, activation=None)
+    return b.build(b.head(b.join(branch, stem), 4, bits), "residual")
+
+
+def grouped_network(*, bits: int = 8) -> Network:
+    """A depthwise, a pointwise and a grouped convolution."""
+    b = NetworkBuilder((3, 8, 8), np.random.default_rng(0))
+    x = b.conv("input", 16, bits=bits)
+    x = b.conv(x, 16, groups=16, bits=bits)
+    x = b.conv(x, 24, kernel=1, bits=bits)
+    x = b.conv(x, 16, groups=2, bits=bits)
+    return b.build(b.head(x, 4, bits), "grouped")
+
+
+def with_widths(
+    network: Network, rng: np.random.Generator, widths: Sequence[int], name: str
+) -> Network:
+    """The network with rows of random widths; codes are cut to what each width holds."""
+    operators = []
+    for op in network.operators:
+        if op.weights is not None and op.kind in ("conv", "linear"):
+            bits = rng.choice(list(widths), len(op.weights.bits)).astype(np.uint8)
+            top = np.where(bits > 0, 2.0 ** (np.maximum(bits, 1) - 1.0) - 1, 0)
+            top = top.reshape(-1, *[1] * (op.weights.codes.ndim - 1))
+            codes = np.clip(op.weights.codes, -top, top).astype(op.weights.codes.dtype)
+            bias = np.where(bits > 0, op.weights.bias, 0).astype(np.float32)
+            weights = replace(op.weights, bits=bits, codes=codes, bias=bias)
+            operators.append(replace(op, weights=weights))
+        else:
+            operators.append(op)
+    return replace(network, operators=tuple(operators), name=name)
 
 
 def resnet20_network(

@@ -1,0 +1,101 @@
+"""``python -m ajpq.targets``: which devices there are, what is assumed of them, do they work."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ajpq import cli
+from hw_models.base import Target
+from hw_models.contract import findings
+from hw_models.errors import AjpqError
+from hw_models.registry import load_target, target_names
+
+Name = Annotated[str, tyro.conf.Positional]
+
+
+def list_targets() -> None:
+    """The devices that need nothing else, shipped and installed."""
+    table = Table("target", "weights, bits", "activations, bits", "what it is")
+    for name in target_names():
+        try:
+            found = load_target(name)
+        except AjpqError as error:  # one broken plug-in does not hide the others
+            table.add_row(name, "", "", escape(str(error)))
+            continue
+        about = escape(_description(found).partition("\n")[0])
+        table.add_row(name, _widths(found.weight_bits), _widths(found.activation_bits), about)
+    Console().print(table)
+
+
+def show(target: Name) -> None:
+    """The parameters of a device with their sources.
+
+    Args:
+        target: a name, a YAML file, module:Class or path.py:Class.
+    """
+    found = load_target(target)
+    table = Table("parameter", "value", "source", title=found.name)
+    sources = getattr(found, "source", {})
+    for name, value in _parameters(found).items():
+        table.add_row(name, escape(_text(value)), escape(sources.get(name, "")))
+    console = Console()
+    console.print(table)
+    console.print(_description(found), highlight=False, markup=False)
+
+
+def check(target: Name) -> None:
+    """Try a device on small networks: is every promise of a cost model kept?
+
+    Exits with code 1 if one is not.
+
+    Args:
+        target: a name, a YAML file, module:Class or path.py:Class.
+    """
+    found = load_target(target)
+    console, failed = Console(), False
+    for finding in findings(found):
+        mark = "[green]ok[/green]    " if finding.passed else "[red]failed[/red]"
+        console.print(f"{mark} {finding.check}: ", end="")
+        console.print(finding.detail, markup=False, highlight=False, soft_wrap=True)
+        failed |= not finding.passed
+    if failed:
+        sys.exit(1)
+
+
+def _description(target: Target) -> str:
+    return inspect.cleandoc(type(target).__doc__ or "")
+
+
+def _parameters(target: Target) -> dict[str, Any]:
+    own: dict[str, Any] = {}
+    if dataclasses.is_dataclass(target):
+        own = {field.name: getattr(target, field.name) for field in dataclasses.fields(target)}
+    return {
+        **{name: value for name, value in own.items() if name not in ("name", "source")},
+        "weight_bits": target.weight_bits,
+        "activation_bits": target.activation_bits,
+        "channel_granularity": target.channel_granularity,
+    }
+
+
+def _widths(widths: tuple[int, ...]) -> str:
+    return " ".join(map(str, widths))
+
+
+def _text(value: Any) -> str:
+    return f"{value:,g}" if isinstance(value, float) else str(value)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"list": list_targets, "show": show, "check": check}
+
+if __name__ == "__main__":
+    cli.run_subcommand(COMMANDS, prog="python -m ajpq.targets")

@@ -1,0 +1,73 @@
+"""What ``benchmarks/psg.py`` does to trained weights: grids and pruning, without any correction."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ajpq.compressed import State, compressed_view, fit_scales, weight_bits
+from ajpq.finetune.training import Goal
+from ajpq.graph.structure import Graph, layers
+from ajpq.policy import uniform_policy
+from ajpq.quantizers.uniform import UniformQuantizer
+
+Granularity = Literal["channel", "tensor"]
+WIDTHS = (8, 4, 3, 2)
+GRANULARITIES: tuple[Granularity, ...] = ("channel", "tensor")
+SPARSITIES = (0.3, 0.5, 0.7, 0.9)
+FULL = "full precision"
+
+View = Callable[[State], State]
+
+
+def views(graph: Graph) -> dict[str, View]:
+    """Setting, such as ``4-tensor`` or ``weights-0.3`` -> what it does to a state."""
+    found: dict[str, View] = {FULL: lambda state: state}
+    for bits in WIDTHS:
+        for granularity in GRANULARITIES:
+            goal = goal_of(graph, bits, granularity)
+            found[f"{bits}-{granularity}"] = functools.partial(quantized, graph, goal=goal)
+    for structure, prune in (("weights", without_weights), ("channels", without_channels)):
+        for share in SPARSITIES:
+            found[f"{structure}-{share}"] = functools.partial(prune, graph, share=share)
+    return found
+
+
+def goal_of(graph: Graph, bits: int, granularity: Granularity) -> Goal:
+    """The grids of one setting; at 3 and 2 bits the outer layers have 8; activations stay real."""
+    channels = {layer.name: layer.channels for layer in layers(graph)}
+    policy = uniform_policy(channels, bits, 32, outer_bits=8 if bits <= 3 else None)
+    return Goal(weight_bits(graph, policy), UniformQuantizer("mse", granularity), {})
+
+
+@torch.no_grad()
+def quantized(graph: Graph, state: State, goal: Goal) -> dict[str, Tensor]:
+    """``state`` with its weights on the grids of ``goal``, and nothing else changed."""
+    scales = fit_scales(graph, state, goal.bits, goal.quantizer)
+    return compressed_view(graph, state, goal.bits, scales, goal.quantizer)
+
+
+def without_weights(graph: Graph, state: State, share: float) -> dict[str, Tensor]:
+    """``state`` without the smallest weights of the whole network."""
+    names = [layer.node.parameters["weight"] for layer in layers(graph)]
+    sizes = torch.cat([state[name].abs().flatten() for name in names])
+    threshold = sizes.kthvalue(max(1, round(share * len(sizes)))).values
+    pruned = dict(state)
+    for name in names:
+        pruned[name] = state[name] * (state[name].abs() > threshold)
+    return pruned
+
+
+def without_channels(graph: Graph, state: State, share: float) -> dict[str, Tensor]:
+    """``state`` without the weakest output channels (L1) of every layer but the outer two."""
+    found = layers(graph)
+    bits = {layer.name: torch.full((layer.channels,), 32) for layer in found}
+    for layer in found[1:-1]:
+        strength = state[layer.node.parameters["weight"]].abs().flatten(1).sum(1)
+        weakest = strength.argsort(stable=True)[: round(share * layer.channels)]
+        bits[layer.name][weakest] = 0
+    return quantized(graph, state, Goal(bits, UniformQuantizer(), {}))

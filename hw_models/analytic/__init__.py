@@ -1,0 +1,1 @@
+"""Cost models that are formulas: published, vectorised over policies, bit-flexible."""
