@@ -73,10 +73,7 @@ def search(
     """
     started = time.monotonic()
     progress = progress or SilentProgress()
-    if resume:
-        check_resumable(run_dir, config)
-    else:
-        check_new(run_dir)
+    _check_folder(run_dir, config, resume)
     agent_config = load_agent_config(config.agent)
     with progress.phase("loading network, data and target"):
         problem = build_problem(config, on_step=progress.base_step)
@@ -189,10 +186,7 @@ def compress(
     """
     started = time.monotonic()
     progress = progress or SilentProgress()
-    if resume:
-        check_resumable(run_dir, config)
-    else:
-        check_new(run_dir)
+    _check_folder(run_dir, config, resume)
     _check_widths(config)
     with progress.phase("loading network, data and target"):
         problem = build_problem(config, on_step=progress.base_step)
@@ -238,6 +232,13 @@ def _uniform(config: CompressConfig, problem: Problem) -> CompressionPolicy:
     policy = policy.model_copy(update={"quantizer": problem.quantizer})
     check_policy(policy, problem.channels, problem.target)
     return policy
+
+
+def _check_folder(run_dir: Path, config: RunConfig, resume: bool) -> None:
+    if resume:
+        check_resumable(run_dir, config)
+    else:
+        check_new(run_dir)
 
 
 def _begin(config: RunConfig, problem: Problem, run_dir: Path) -> None:

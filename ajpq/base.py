@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from ajpq.finetune.training import Snapshot, StageInputs, run_stage
 from ajpq.graph.structure import Graph
 from ajpq.graph.trace import trace
 from ajpq.models import build_model
-from ajpq.problem import Problem, float_logits, training_batches
+from ajpq.problem import Problem, augmented_images, float_logits, training_batches
 from ajpq.runs.stages import load_snapshot, save_snapshot
 from hw_models.errors import AjpqError
 from hw_models.registry import load_target
@@ -156,24 +155,17 @@ def train_base(
             on_epoch=functools.partial(_keep, part, number),
             on_step=report,
         )
-    return {**state, **own_statistics(recipe, graph, state, dataset, train, seed)}
-
-
-def own_statistics(
-    recipe: Recipe,
-    graph: Graph,
-    state: dict[str, Tensor],
-    dataset: ajpq_data.Dataset,
-    train: np.ndarray,
-    seed: int,
-) -> dict[str, Tensor]:
-    """BatchNorm statistics from many batches; those of the training remember a dozen only."""
     settings = recipe.calibration
-    batches = training_batches(dataset, train, settings.batch_size, seed + 104729)(0)
-    images = (part for part, _ in itertools.islice(batches, settings.batchnorm_batches))
-    if settings.batchnorm_batches == 0:
-        return {}
-    return recalibrate_batchnorm(graph, state, images, lambda edge, values: values)
+    if settings.batchnorm_batches:  # the training's own statistics remember a dozen batches only
+        images = augmented_images(
+            dataset,
+            train,
+            seed,
+            count=settings.batchnorm_batches,
+            batch_size=settings.batch_size,
+        )
+        state |= recalibrate_batchnorm(graph, state, images, lambda edge, values: values)
+    return state
 
 
 def _keep(part: Path, number: int, snapshot: Snapshot) -> None:

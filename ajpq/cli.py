@@ -5,13 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
+from rich.console import Console
 
+from ajpq.config import Run, RunConfig, load_run, validated_run
+from ajpq.progress import ConsoleProgress
+from ajpq.runs.folder import load_config
 from hw_models.errors import AjpqError
+
+
+def option(metavar: str, hint: str = "default: the config's") -> Any:
+    """How the help shows an option whose default is not in the signature."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
+
+
+Text = Annotated[str | None, option("NAME")]
+Count = Annotated[int | None, option("N")]
 
 
 def run(command: Callable[..., None], *, prog: str) -> None:
@@ -57,18 +71,39 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def resumable(run_dir: Path | None, config: str | None) -> bool:
-    """Does the folder tell how its run was started? Else the options given now have to.
+def settings_of(
+    kind: type[Run],
+    overrides: dict[str, Any],
+    *,
+    run_dir: Path | None,
+    resume: bool,
+    config: str | None,
+    default: str,
+) -> Run:
+    """Settings of the run that is resumed, or of a config, with the user's options on top.
 
     Raises:
-        AjpqError: no folder, or neither it nor a config says what to continue with.
+        AjpqError: bad settings, or nothing that says what to continue with.
     """
+    if not resume:
+        return load_run(kind, config or default, overrides)
     if run_dir is None:
         raise AjpqError("--resume needs --run-dir, the folder to continue in")
     if (run_dir / "config.yaml").exists():
-        return True
+        stored = load_config(run_dir).model_dump()
+        return validated_run(kind, {**stored, **overrides}, f"run folder {run_dir}")
     if config is None:
         raise AjpqError(
             f"there is no run in {run_dir} yet: repeat the command that started it, with --config"
         )
-    return False
+    return load_run(kind, config, overrides)
+
+
+def perform(
+    work: Callable[..., object], settings: RunConfig, run_dir: Path | None, resume: bool
+) -> None:
+    """Do the run with a progress bar and say where it lies."""
+    folder = run_dir or Path("runs") / time.strftime(f"{settings.model_name}-%Y%m%d-%H%M%S")
+    console = Console()
+    work(settings, folder, resume=resume, progress=ConsoleProgress(console))
+    console.print(f"run folder: {folder}   report: {folder / 'report.html'}")

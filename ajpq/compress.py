@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from ajpq import api, cli
-from ajpq.config import CompressConfig, load_compress_config, validated_run
-from ajpq.progress import ConsoleProgress
-from ajpq.runs.folder import load_config
-
-
-def _option(metavar: str, hint: str = "default: the config's") -> Any:
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
-
-
-Text = Annotated[str | None, _option("NAME")]
-Count = Annotated[int | None, _option("N")]
+from ajpq.cli import Count, Text, option
+from ajpq.config import CompressConfig
 
 
 def main(
@@ -34,9 +23,9 @@ def main(
     recipe: Text = None,
     image_size: Count = None,
     seed: Count = None,
-    run_dir: Annotated[Path | None, _option("DIR", "")] = None,
+    run_dir: Annotated[Path | None, option("DIR", "")] = None,
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    config: Annotated[str | None, _option("NAME", "")] = None,
+    config: Annotated[str | None, option("NAME", "")] = None,
 ) -> None:
     """Quantize a network to one width and fine-tune it.
 
@@ -74,17 +63,15 @@ def main(
         image_size=image_size,
         seed=seed,
     )
-    stored_config = cli.resumable(run_dir, config) if resume else False
-    if stored_config and run_dir is not None:
-        stored = load_config(run_dir).model_dump()
-        settings = validated_run(CompressConfig, {**stored, **overrides}, f"run folder {run_dir}")
-    else:
-        name = config or ("psg-digits" if data in (None, "digits") else "compress")
-        settings = load_compress_config(name, overrides)
-    folder = run_dir or Path("runs") / time.strftime(f"{settings.model_name}-%Y%m%d-%H%M%S")
-    console = Console()
-    api.compress(settings, folder, resume=resume, progress=ConsoleProgress(console))
-    console.print(f"run folder: {folder}   report: {folder / 'report.html'}")
+    settings = cli.settings_of(
+        CompressConfig,
+        overrides,
+        run_dir=run_dir,
+        resume=resume,
+        config=config,
+        default="psg-digits" if data in (None, "digits") else "compress",
+    )
+    cli.perform(api.compress, settings, run_dir, resume)
 
 
 if __name__ == "__main__":

@@ -212,19 +212,23 @@ RunConfig = SearchConfig | CompressConfig
 Run = TypeVar("Run", SearchConfig, CompressConfig)
 
 
-def load_search_config(name: str, overrides: dict[str, Any]) -> SearchConfig:
-    """A search from ``configs/experiments`` or a YAML file, with ``overrides`` on top.
+def load_run(kind: type[Run], name: str, overrides: dict[str, Any]) -> Run:
+    """An experiment from ``configs/experiments`` or a YAML file, with ``overrides`` on top.
 
     Recipes may be given by name (``candidate: psg-short``) or written out.
     """
     content = {**read_yaml("experiments", "config", name), **overrides}
-    return validated_run(SearchConfig, content, f"config {name!r}")
+    return validated_run(kind, content, f"config {name!r}")
+
+
+def load_search_config(name: str, overrides: dict[str, Any]) -> SearchConfig:
+    """:func:`load_run` of a search."""
+    return load_run(SearchConfig, name, overrides)
 
 
 def load_compress_config(name: str, overrides: dict[str, Any]) -> CompressConfig:
-    """A compression, like :func:`load_search_config`."""
-    content = {**read_yaml("experiments", "config", name), **overrides}
-    return validated_run(CompressConfig, content, f"config {name!r}")
+    """:func:`load_run` of a compression."""
+    return load_run(CompressConfig, name, overrides)
 
 
 def validated_run(model: type[Run], content: dict[str, Any], source: str) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -86,6 +87,14 @@ def training_batches(
         return ajpq_data.training_batches(problem_data, indices, size, seed=seed, epoch=epoch)
 
     return epoch_batches
+
+
+def augmented_images(
+    dataset: ajpq_data.Dataset, train: np.ndarray, seed: int, *, count: int, batch_size: int = 128
+) -> Iterator[Tensor]:
+    """``count`` batches of augmented training images, apart from those of any training."""
+    batches = training_batches(dataset, train, batch_size, seed + 104729)(0)
+    return (images for images, _ in itertools.islice(batches, count))
 
 
 def compressed_edges_view(
@@ -176,19 +185,23 @@ def calibrated(
     the divergence from the uncompressed network.
     """
     settings = recipe.calibration
-    batches = training_batches(
-        problem.dataset, problem.split.train, settings.batch_size, problem.seed + 104729
+    images = functools.partial(
+        augmented_images,
+        problem.dataset,
+        problem.split.train,
+        problem.seed,
+        batch_size=settings.batch_size,
     )
-    wanted = max(settings.batchnorm_batches, settings.range_batches)
-    images = [images for images, _ in itertools.islice(batches(0), wanted)]
     view = compressed_edges_view(problem, policy, state)
     edges = quantize_edges(edge_grids(problem.graph, policy, problem.ranges))
     buffers = batchnorm_buffers(problem.graph, state)
     if settings.batchnorm_batches:
         buffers |= recalibrate_batchnorm(
-            problem.graph, view, images[: settings.batchnorm_batches], edges
+            problem.graph, view, images(count=settings.batchnorm_batches), edges
         )
-    ranges = activation_ranges(problem.graph, {**view, **buffers}, images[: settings.range_batches])
+    ranges = activation_ranges(
+        problem.graph, {**view, **buffers}, images(count=settings.range_batches)
+    )
     return CompressedWeights(latent=state, buffers=buffers, ranges=ranges)
 
 

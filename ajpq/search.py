@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from ajpq import api, cli
-from ajpq.config import SearchConfig, load_search_config, validated_run
-from ajpq.progress import ConsoleProgress
-from ajpq.runs.folder import load_config
+from ajpq.cli import Count, Text, option
+from ajpq.config import SearchConfig
 from hw_models.errors import AjpqError
 
-
-def _option(metavar: str, hint: str = "default: the config's") -> Any:
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
-
-
-Text = Annotated[str | None, _option("NAME")]
-Bound = Annotated[float | Literal["none"] | None, _option("RATIO")]
-Number = Annotated[float | None, _option("POINTS")]
-Minutes = Annotated[float | None, _option("MINUTES")]
-Count = Annotated[int | None, _option("N")]
-Mode = Annotated[Literal["hard", "soft"] | None, _option("hard|soft")]
+Bound = Annotated[float | Literal["none"] | None, option("RATIO")]
+Number = Annotated[float | None, option("POINTS")]
+Minutes = Annotated[float | None, option("MINUTES")]
+Mode = Annotated[Literal["hard", "soft"] | None, option("hard|soft")]
 
 
 def main(
@@ -35,7 +25,7 @@ def main(
     checkpoint: Text = None,
     latency_ratio: Bound = None,
     size_ratio: Bound = None,
-    limit: Annotated[tuple[str, ...], _option("COST=BOUND ...", "")] = (),
+    limit: Annotated[tuple[str, ...], option("COST=BOUND ...", "")] = (),
     max_drop: Number = None,
     budget_mode: Mode = None,
     episodes: Count = None,
@@ -45,9 +35,9 @@ def main(
     fixed_bits: Count = None,
     image_size: Count = None,
     seed: Count = None,
-    run_dir: Annotated[Path | None, _option("DIR", "")] = None,
+    run_dir: Annotated[Path | None, option("DIR", "")] = None,
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    config: Annotated[str | None, _option("NAME", "")] = None,
+    config: Annotated[str | None, option("NAME", "")] = None,
 ) -> None:
     """Search how many channels each layer keeps and how many bits each channel gets.
 
@@ -106,18 +96,15 @@ def main(
             overrides[name] = None
         elif bound is not None:
             overrides[name] = bound
-    stored_config = cli.resumable(run_dir, config) if resume else False
-    if stored_config and run_dir is not None:
-        stored = load_config(run_dir)
-        content = {**stored.model_dump(), **overrides}
-        settings = validated_run(SearchConfig, content, f"run folder {run_dir}")
-    else:
-        name = config or ("digits" if data in (None, "digits") else "default")
-        settings = load_search_config(name, overrides)
-    folder = run_dir or Path("runs") / time.strftime(f"{settings.model_name}-%Y%m%d-%H%M%S")
-    console = Console()
-    api.search(settings, folder, resume=resume, progress=ConsoleProgress(console))
-    console.print(f"run folder: {folder}   report: {folder / 'report.html'}")
+    settings = cli.settings_of(
+        SearchConfig,
+        overrides,
+        run_dir=run_dir,
+        resume=resume,
+        config=config,
+        default="digits" if data in (None, "digits") else "default",
+    )
+    cli.perform(api.search, settings, run_dir, resume)
 
 
 def _pair(text: str) -> tuple[str, str]:

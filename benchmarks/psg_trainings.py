@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from ajpq.checkpoints import load_tensors, save_tensors
 from ajpq.compressed import State
 from ajpq.finetune.recipe import Stage
 from ajpq.finetune.training import DivergedError, StageInputs, run_stage
-from ajpq.problem import Problem, training_batches
+from ajpq.problem import Problem, augmented_images, training_batches
 from ajpq.progress import ConsoleProgress
 from ajpq.runs.stages import load_snapshot, save_snapshot
 from benchmarks.psg_views import Granularity, goal_of, quantized
@@ -96,8 +95,9 @@ def _train(lab: Lab, training: Training, part: Path) -> dict[str, Tensor]:
 
 def _statistics(problem: Problem, view: State) -> dict[str, Tensor]:
     """BatchNorm statistics of a network on augmented training images."""
-    batches = training_batches(problem.dataset, problem.split.train, 128, 104729)(0)
-    images = (part for part, _ in itertools.islice(batches, STATISTICS_BATCHES))
+    images = augmented_images(
+        problem.dataset, problem.split.train, problem.seed, count=STATISTICS_BATCHES
+    )
     return recalibrate_batchnorm(problem.graph, view, images, lambda edge, values: values)
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from hw_models.base import LayerCost, NetworkCost, Target
-from hw_models.contract import CHECKS, findings
+from hw_models.contract import findings
+from hw_models.errors import AjpqError
 from hw_models.network import macs
 from hw_models.registry import load_target, target_names
 from hw_models.testing import TargetContract
@@ -34,9 +35,13 @@ class TestSound(TargetContract):
         return Sound()
 
 
-def test_the_test_case_covers_every_check():
-    tests = [name for name in vars(TargetContract) if name.startswith("test_")]
-    assert len(tests) == len(CHECKS)
+def test_the_test_case_fails_where_a_promise_is_broken():
+    class TestSilent(TargetContract):
+        def make_target(self):
+            return Silent()
+
+    with pytest.raises(AjpqError, match="every figure is None"):
+        TestSilent().test_it_keeps_its_promise("figures")
 
 
 class NotANumber(Sound):
