@@ -166,3 +166,22 @@ def test_psg_alone_reports_both_modes_of_one_set_of_weights(tmp_path):
     assert 0 < found["top1_test_full_precision"] <= 100
     assert "same weights, uncompressed" in outcome.stdout
     assert command("replay", run).returncode == 0
+
+
+def test_limits_bound_what_the_device_stores_and_holds(tmp_path):
+    outcome = search(tmp_path / "run", "--limit", "flash=24kB", "sram=90%")
+    assert outcome.returncode == 0, outcome.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["found"]["flash_bytes"] <= 24_000
+    whole = result["baseline"]["peak_activation_bytes"]
+    assert result["found"]["peak_activation_bytes"] <= 0.9 * whole
+    for limit, expected in (
+        ("sram=1%", "sram ratio 0.01 (with a margin of 2%), smallest reachable"),
+        ("energy=1uJ", "does not know energy"),
+        ("flash", "expected COST=BOUND"),
+        ("flash=24", "expected a positive number"),
+    ):
+        refused = search(tmp_path / "other", "--limit", limit)
+        assert refused.returncode == 2
+        assert expected in refused.stderr
+    assert not (tmp_path / "other").exists()
