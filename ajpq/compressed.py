@@ -7,7 +7,7 @@ quantized rows, pruned channels zero after BatchNorm too, BatchNorm statistics o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from ajpq.graph.execute import mask_pruned
 from ajpq.graph.structure import Graph, layers
 from ajpq.grids import ActivationRange
 from ajpq.policy import CompressionPolicy
-from ajpq.quantizers import Quantizer, straight_through
+from ajpq.quantizers import Estimator, Quantizer, straight_through
 from hw_models.network import FLOAT_BITS, Edge
 
 State = Mapping[str, Tensor]
@@ -30,11 +30,13 @@ class CompressedWeights:
         latent: parameters and buffers by state-dict name, pruned channels included.
         buffers: BatchNorm statistics of the compressed mode by state-dict name.
         ranges: activation ranges of the compressed mode by edge.
+        scales: layer name -> ``[O]`` steps of its grids; empty where they are to be fitted.
     """
 
     latent: State
     buffers: State
     ranges: Mapping[str, ActivationRange]
+    scales: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def compressed_state(self) -> dict[str, Tensor]:
@@ -60,18 +62,31 @@ def fit_scales(
     }
 
 
+def step_name(layer: str) -> str:
+    """Under which name a state holds the steps that training learned for a layer's grids."""
+    return f"{layer}.step"
+
+
+def learned_steps(graph: Graph, state: State) -> dict[str, Tensor]:
+    """Layer name -> ``[O]`` learned step of every channel's grid; empty if none were learned."""
+    names = [layer.name for layer in layers(graph)]
+    return {name: state[step_name(name)] for name in names if step_name(name) in state}
+
+
 def compressed_view(
     graph: Graph,
     state: State,
     bits: Mapping[str, Tensor],
     scales: Mapping[str, Tensor],
     quantizer: Quantizer,
+    estimator: Estimator = straight_through,
 ) -> dict[str, Tensor]:
-    """``state`` with every layer quantized (straight-through) and pruned channels zero."""
+    """``state`` with every layer quantized and pruned channels zero; ``estimator`` says how the
+    gradient passes."""
     view = dict(state)
     for layer in layers(graph):
         name, width = layer.node.parameters["weight"], bits[layer.name]
-        view[name] = straight_through(state[name], width, scales[layer.name], quantizer)
+        view[name] = estimator(state[name], width, scales[layer.name], quantizer)
     return mask_pruned(graph, view, {n: (b != 0).float() for n, b in bits.items()})
 
 

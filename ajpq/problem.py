@@ -20,6 +20,7 @@ from ajpq.compressed import (
     batchnorm_buffers,
     compressed_view,
     fit_scales,
+    learned_steps,
     quantize_edges,
     weight_bits,
 )
@@ -31,6 +32,7 @@ from ajpq.graph.structure import Graph, layers
 from ajpq.grids import ActivationRange, edge_grids
 from ajpq.policy import CompressionPolicy, QuantizerSpec, uniform_policy
 from ajpq.quantizers import make_quantizer
+from ajpq.quantizers.given import on_grids
 from hw_models.base import Target
 from hw_models.network import Network
 
@@ -95,17 +97,6 @@ def augmented_images(
     """``count`` batches of augmented training images, apart from those of any training."""
     batches = training_batches(dataset, train, batch_size, seed + 104729)(0)
     return (images for images, _ in itertools.islice(batches, count))
-
-
-def compressed_edges_view(
-    problem: Problem, policy: CompressionPolicy, state: State
-) -> dict[str, Tensor]:
-    """``state`` quantized as ``policy`` says, at scales fitted now."""
-    quantizer = make_quantizer(policy.quantizer)
-    bits = weight_bits(problem.graph, policy)
-    with torch.no_grad():
-        scales = fit_scales(problem.graph, state, bits, quantizer)
-        return compressed_view(problem.graph, state, bits, scales, quantizer)
 
 
 @dataclass(frozen=True)
@@ -192,25 +183,34 @@ def calibrated(
         problem.seed,
         batch_size=settings.batch_size,
     )
-    view = compressed_edges_view(problem, policy, state)
+    graph, quantizer = problem.graph, make_quantizer(policy.quantizer)
+    bits = weight_bits(graph, policy)
+    scales = learned_steps(graph, state) or fit_scales(graph, state, bits, quantizer)
+    latent = {name: state[name] for name in problem.state}
+    view = compressed_view(graph, latent, bits, scales, quantizer)
     edges = quantize_edges(edge_grids(problem.graph, policy, problem.ranges))
-    buffers = batchnorm_buffers(problem.graph, state)
+    buffers = batchnorm_buffers(graph, latent)
     if settings.batchnorm_batches:
         buffers |= recalibrate_batchnorm(
-            problem.graph, view, images(count=settings.batchnorm_batches), edges
+            graph, view, images(count=settings.batchnorm_batches), edges
         )
-    ranges = activation_ranges(
-        problem.graph, {**view, **buffers}, images(count=settings.range_batches)
-    )
-    return CompressedWeights(latent=state, buffers=buffers, ranges=ranges)
+    ranges = activation_ranges(graph, {**view, **buffers}, images(count=settings.range_batches))
+    return CompressedWeights(latent, buffers, ranges, scales)
 
 
 def network_of(problem: Problem, policy: CompressionPolicy, weights: CompressedWeights) -> Network:
     """The network IR that the policy and the weights stand for, pruned channels removed."""
     quantizer = make_quantizer(policy.quantizer)
-    return apply_policy(
-        problem.graph, weights.compressed_state, policy, weights.ranges, quantizer.quantize
+    tensors = weights.compressed_state
+    quantize = on_grids(
+        quantizer,
+        (
+            (tensors[layer.node.parameters["weight"]], weights.scales[layer.name])
+            for layer in layers(problem.graph)
+            if layer.name in weights.scales
+        ),
     )
+    return apply_policy(problem.graph, tensors, policy, weights.ranges, quantize)
 
 
 def direct_weights(problem: Problem) -> CompressedWeights:

@@ -97,9 +97,10 @@ def project(
     All layers move by the same share of their way to the cheapest or the richest setting, so that
     the proposal keeps what it says about layers relative to each other, and no candidate wastes a
     budget that it was allowed. Widths answer to the bounds on what is stored, then sparsity to the
-    others, because compute falls with channels, then widths take what pruning has left; if that
-    fails, everything is tightened together. With ``max_drop`` nothing is loosened: there the
-    cheaper policy is the better one.
+    others, because compute falls with channels. Channels come in blocks and devices in steps, so
+    one layer after the other then takes back what the common move pruned without need, the least
+    pruned first; at last widths take what pruning has left. If that fails, everything is tightened
+    together. With ``max_drop`` nothing is loosened: there the cheaper policy is the better one.
 
     Raises:
         BudgetError: even the cheapest policy exceeds a bound; the message names its cost.
@@ -130,6 +131,8 @@ def project(
         actions = _move(actions, knobs, widths, loosest, stored)
     if budget.bounds.keys() - _STORED:
         actions = _move(actions, knobs, sparsity, loosest, computed)
+        if loosest < 0:
+            actions = _refill(actions, knobs, sparsity, computed)
     if widths.any():
         actions = _move(actions, knobs, widths, loosest, all_met)
     actions = _move(actions, knobs, np.ones(len(knobs.names)), 0, all_met)
@@ -151,6 +154,17 @@ def unreachable(budget: Budget, cheapest: Costs, margin: float) -> BudgetError:
     return BudgetError(f"no policy meets the budget: {'; '.join(parts)}")
 
 
+def _refill(
+    actions: np.ndarray, knobs: Knobs, movable: np.ndarray, good: Callable[[np.ndarray], bool]
+) -> np.ndarray:
+    """Loosen one layer at a time as far as ``good`` holds, those with the least to regain first."""
+    if good(actions):
+        for layer in np.argsort((actions * movable).sum(1), kind="stable"):
+            alone = np.outer(np.arange(len(actions)) == layer, movable)
+            actions = _move(actions, knobs, alone, -_STEPS, good)
+    return actions
+
+
 def _move(
     actions: np.ndarray,
     knobs: Knobs,
@@ -159,6 +173,8 @@ def _move(
     good: Callable[[np.ndarray], bool],
 ) -> np.ndarray:
     """Bisect the loosest common step at which ``good`` holds; the tightest if it never does.
+
+    ``movable``, ``[K]`` or ``[L, K]``, is 1 for the numbers that move.
 
     Costs fall along the way but for small rounding effects of hardware, so the caller checks the
     result.

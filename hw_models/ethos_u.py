@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from hw_models.base import LayerCost, NetworkCost, Target
 from hw_models.errors import AjpqError
 from hw_models.network import Network
+from hw_models.ordering import by_width
 from hw_models.tflite import lower, serialize
 from hw_models.tflite.program import Program
 from hw_models.vela import Device, VelaReport, ask_vela
@@ -36,7 +37,7 @@ class EthosU(Target):
     time_limit_s = 600.0  # the compiler has a limit of its own, and says what it was doing
 
     def cost(self, network: Network) -> NetworkCost:
-        """Compile the network and read the compiler's report.
+        """Compile the network, channels ordered by width, and read the compiler's report.
 
         ``latency_s`` is total cycles over the core clock. ``flash_bytes`` is the size of the
         compiled model: weights, scales, commands and graph are what a device stores, in every
@@ -48,7 +49,7 @@ class EthosU(Target):
             AjpqError: the network has no int8 form, an operator would stay on the CPU, or Vela
                 fails.
         """
-        program = lower(network)
+        program = lower(by_width(network))
         model = serialize(program, network.input, network.output)
         report = ask_vela(model, Device(self.accelerator, self.system_config, self.memory_mode))
         self._refuse_cpu_operators(report)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ajpq.policy import QuantizerSpec
-from ajpq.quantizers import make_quantizer, rows, snap, straight_through
+from ajpq.quantizers import learned_step, make_quantizer, rows, snap, straight_through
 from ajpq.quantizers.uniform import UniformQuantizer
 from hw_models.errors import AjpqError, UnknownNameError
 
@@ -113,3 +113,41 @@ def test_specs_are_checked():
         make_quantizer(QuantizerSpec(params={"granularity": "row"}))
     with pytest.raises(AjpqError, match="version 2"):
         make_quantizer(QuantizerSpec(version=2))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 5, 8])
+def test_learned_steps_get_the_gradients_of_torchs_own_learnable_fake_quantization(bits):
+    quantizer = make_quantizer(QuantizerSpec())
+    weight = torch.randn(6, 5, 3, 3, generator=torch.Generator().manual_seed(bits))
+    widths, last = torch.full((6,), bits), 2 ** (bits - 1) - 1
+    fitted = quantizer.fit(weight, widths) * 0.8
+    upstream = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    share = (last * weight[0].numel()) ** -0.5
+    results = []
+    for quantize in (
+        lambda w, s: learned_step(w, widths, s, quantizer),
+        lambda w, s: torch._fake_quantize_learnable_per_channel_affine(
+            w, s, torch.zeros(6), 0, -last, last, share
+        ),
+    ):
+        w, s = weight.clone().requires_grad_(), fitted.clone().requires_grad_()
+        made = quantize(w, s)
+        made.backward(upstream)
+        results.append((made.detach(), w.grad, s.grad))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_learned_steps_leave_pruned_and_untouched_rows_alone():
+    quantizer = make_quantizer(QuantizerSpec())
+    weight = torch.randn(3, 4, requires_grad=True)
+    bits = torch.tensor([0, 32, 4])
+    steps = quantizer.fit(weight, bits).requires_grad_()
+    made = learned_step(weight, bits, steps, quantizer)
+    made.sum().backward()
+    assert torch.equal(made[0], torch.zeros(4))
+    assert torch.equal(made[1], weight[1])
+    assert weight.grad is not None
+    assert steps.grad is not None
+    assert weight.grad[:2].tolist() == [[0.0] * 4, [1.0] * 4]
+    assert steps.grad[:2].tolist() == [0, 0]

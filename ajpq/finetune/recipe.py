@@ -42,6 +42,8 @@ class Stage(_Frozen):
         activations: what a ``straight_through`` stage computes with. ``real`` leaves 8-bit
             activations unrounded, which is a third faster; their rounding is too small to learn
             from. Narrower ones are rounded all the same.
+        grids: ``fitted`` to the weights at the start of every epoch, or ``learned`` along with
+            them (``straight_through`` only).
         learning_rate: at the start, after ``warmup_steps`` linear steps; falls to zero along a
             cosine, or by ``milestones``.
         milestones: epochs of the stage after which the learning rate is divided by ten; with none
@@ -52,6 +54,7 @@ class Stage(_Frozen):
     epochs: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
     activations: Literal["quantized", "real"] = "quantized"
+    grids: Literal["fitted", "learned"] = "fitted"
     batch_size: int = Field(default=128, ge=1)
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = Field(default=0.01, gt=0)
@@ -64,9 +67,11 @@ class Stage(_Frozen):
     distillation: Distillation | None = None
 
     @model_validator(mode="after")
-    def _one_length(self) -> Stage:
+    def _consistent(self) -> Stage:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"give either epochs or steps, got {self.epochs=}, {self.steps=}")
+        if self.grids == "learned" and self.mode != "straight_through":
+            raise ValueError(f"only a straight_through stage learns its grids, not {self.mode!r}")
         return self
 
     def total_steps(self, train_images: int) -> int:

@@ -13,13 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ajpq.compressed import State, compressed_view, fit_scales, quantize_edges
+from ajpq.compressed import (
+    State,
+    compressed_view,
+    fit_scales,
+    learned_steps,
+    quantize_edges,
+    step_name,
+)
 from ajpq.finetune.precision import compiled_where_it_pays, training_precision
 from ajpq.finetune.psg import PSGD, Distance, channel_distance, grid_distance, zero_distance
 from ajpq.finetune.recipe import Distillation, Stage
 from ajpq.graph.execute import batch_statistics, execute, frozen_batchnorm
 from ajpq.graph.structure import Graph, layers
-from ajpq.quantizers import Quantizer
+from ajpq.quantizers import Quantizer, learned_step, straight_through
 from hw_models.errors import AjpqError
 from hw_models.network import FLOAT_BITS, Edge
 
@@ -82,13 +89,15 @@ def run_stage(
 ) -> dict[str, Tensor]:
     """Train and return the new state; ``state`` is left as it was.
 
+    Grids that were learned are in it too (:func:`ajpq.compressed.learned_steps`).
+
     Args:
         total_steps: optimizer steps of the whole stage.
         resume: continue after this epoch; the result equals that of an uninterrupted run.
         on_epoch: called with a snapshot after every full epoch.
         on_step: called after every step with its number from 1 and its loss.
     """
-    start = resume.state if resume is not None else state
+    start = resume.state if resume is not None else _with_steps(stage, inputs, state)
     leaves = _trainable(start)
     buffers = {name: value.clone() for name, value in start.items() if name not in leaves}
     optimizer = _optimizer(stage, inputs, leaves)
@@ -120,6 +129,15 @@ def run_stage(
     return _detached({**leaves, **buffers})
 
 
+def _with_steps(stage: Stage, inputs: StageInputs, state: State) -> State:
+    """``state`` with the steps of the grids, which a stage that learns them trains too."""
+    if stage.grids == "fitted" or inputs.goal is None or learned_steps(inputs.graph, state):
+        return state
+    goal = inputs.goal
+    fitted = fit_scales(inputs.graph, state, goal.bits, goal.quantizer)
+    return {**state, **{step_name(layer): steps for layer, steps in fitted.items()}}
+
+
 def _trainable(state: State) -> dict[str, Tensor]:
     """Copies that take gradients, convolution weights in channels_last, which is the faster.
 
@@ -142,7 +160,11 @@ def _detached(state: State) -> dict[str, Tensor]:
 
 
 def _optimizer(stage: Stage, inputs: StageInputs, leaves: Mapping[str, Tensor]) -> Optimizer:
-    parameters = list(leaves.values())
+    steps = learned_steps(inputs.graph, leaves).values()
+    learned = {id(value) for value in steps}
+    parameters = [{"params": [value for value in leaves.values() if id(value) not in learned]}]
+    if steps:  # weight decay would pull them to zero
+        parameters.append({"params": list(steps), "weight_decay": 0.0})
     inner: Optimizer
     if stage.optimizer == "sgd":
         inner = torch.optim.SGD(
@@ -168,6 +190,8 @@ def _refit(
 ) -> dict[str, Tensor]:
     """Fit the grids to the present weights, once an epoch, and point PSG at them."""
     goal = inputs.goal
+    if stage.grids == "learned":
+        return learned_steps(inputs.graph, leaves)
     scales = {} if goal is None else fit_scales(inputs.graph, leaves, goal.bits, goal.quantizer)
     if isinstance(optimizer, PSGD):
         optimizer.distances = {
@@ -200,7 +224,8 @@ def _loss_function(
     def logits_of(state: State, scales: Mapping[str, Tensor], images: Tensor) -> Tensor:
         if stage.mode != "straight_through" or goal is None:
             return run(graph, state, images, batchnorm=batch_statistics)
-        view = compressed_view(graph, state, goal.bits, scales, goal.quantizer)
+        estimator = learned_step if stage.grids == "learned" else straight_through
+        view = compressed_view(graph, state, goal.bits, scales, goal.quantizer, estimator)
         edge = quantize_edges(_simulated(goal.grids, stage))
         return run(graph, view, images, edge=edge, batchnorm=batch_statistics)
 

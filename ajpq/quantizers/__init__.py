@@ -11,6 +11,7 @@ from torch import Tensor
 from ajpq.policy import QuantizerSpec
 from ajpq.quantizers.uniform import UniformQuantizer
 from hw_models.errors import AjpqError, UnknownNameError
+from hw_models.network import FLOAT_BITS
 
 
 class Quantizer(Protocol):
@@ -38,6 +39,9 @@ class Quantizer(Protocol):
         """Codes ``[C, ...]`` int8 and scales ``[C]`` of ``weight [C, ...]`` at ``bits [C]``."""
         ...
 
+
+Estimator = Callable[[Tensor, Tensor, Tensor, Quantizer], Tensor]
+"""(weight, bits, scales, quantizer) -> quantized weights with a gradient."""
 
 QUANTIZERS: dict[str, Callable[..., Quantizer]] = {"uniform": UniformQuantizer}
 
@@ -83,3 +87,24 @@ def straight_through(weight: Tensor, bits: Tensor, scales: Tensor, quantizer: Qu
         snapped = snap(weight, bits, quantizer.encode(weight, bits, scales), scales)
         live = rows(bits != 0, weight).to(weight.dtype)
     return weight * live + (snapped - weight * live).detach()
+
+
+def learned_step(weight: Tensor, bits: Tensor, steps: Tensor, quantizer: Quantizer) -> Tensor:
+    """Quantized weights whose gradient reaches ``weight`` and the ``steps [C]`` of its grids.
+
+    A weight beyond the last code gets no gradient, its step gets the code instead. The gradient of
+    a step is divided by ``sqrt(weights in the row * last code)``.
+
+    Source: LSQ, Esser et al., arXiv 1902.08153, equations 3 and 5 and section 2.2.
+    """
+    with torch.no_grad():
+        codes = quantizer.encode(weight, bits, steps).to(weight.dtype)
+        last = torch.where(bits <= 8, 2.0 ** (bits.clamp(2, 8) - 1) - 1, 1.0)
+        share = rows((last * weight[0].numel()).rsqrt(), weight)
+        size = rows(steps, weight)
+        inside = ((weight / size - codes).abs() <= 0.5) & rows(bits != 0, weight)
+    size = rows(steps, weight)
+    size = size * share + (size * (1 - share)).detach()
+    position = torch.where(inside, weight / size, codes)
+    on_grid = (position + (codes - position).detach()) * size
+    return torch.where(rows(bits == FLOAT_BITS, weight), weight, on_grid)

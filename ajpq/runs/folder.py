@@ -23,7 +23,7 @@ from ajpq.grids import ActivationRange
 from ajpq.runs.journal import read_journal
 from hw_models.errors import AjpqError
 
-_LATENT, _COMPRESSED, _RANGE = "latent.", "compressed.", "range."
+_LATENT, _COMPRESSED, _RANGE, _SCALES = "latent.", "compressed.", "range.", "scales."
 
 
 def create_run(run_dir: Path, config: RunConfig) -> None:
@@ -104,13 +104,14 @@ def save_json(path: Path, content: Any) -> None:
 
 
 def save_weights(path: Path, weights: CompressedWeights) -> None:
-    """Write latent weights, the compressed mode's statistics, and activation ranges."""
+    """Write latent weights, the compressed mode's statistics, activation ranges and grids."""
     tensors: dict[str, Tensor] = {_LATENT + k: v for k, v in weights.latent.items()}
     tensors |= {_COMPRESSED + k: v for k, v in weights.buffers.items()}
     tensors |= {
         _RANGE + edge: torch.tensor([found.maximum, float(found.signed)], dtype=torch.float64)
         for edge, found in weights.ranges.items()
     }
+    tensors |= {_SCALES + layer: scales for layer, scales in weights.scales.items()}
     save_tensors(path, tensors)
 
 
@@ -129,7 +130,7 @@ def load_weights(path: Path) -> CompressedWeights:
         edge: ActivationRange(maximum=float(value[0]), signed=bool(value[1]))
         for edge, value in part(_RANGE).items()
     }
-    return CompressedWeights(latent=part(_LATENT), buffers=part(_COMPRESSED), ranges=ranges)
+    return CompressedWeights(part(_LATENT), part(_COMPRESSED), ranges, part(_SCALES))
 
 
 def save_pareto(path: Path, candidates: list[dict[str, Any]]) -> None:

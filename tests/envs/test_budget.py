@@ -132,3 +132,30 @@ def test_soft_budgets_punish_excess_only():
     assert reward(inside, bounds, kl_weight=0, soft=True) == 0
     assert reward(outside, bounds, kl_weight=0, soft=True) == pytest.approx(-0.4)
     assert reward(outside, bounds, kl_weight=0, soft=False) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.55, 0.95))
+def test_no_layer_is_pruned_without_need(seed, latency):
+    """On a device that computes in quarters of a layer, each layer alone is as loose as can be."""
+    knobs = make_knobs((0, 8), (8,), max_sparsity=0.5, fixed_bits=8)
+    share = np.random.default_rng(seed).dirichlet(np.ones(6))
+
+    def stepped(actions):
+        live = np.ceil((1 - 0.5 * actions[:, 0]) * 4) / 4
+        whole = price(np.zeros((6, 3)))
+        return whole.model_copy(update={"latency_s": float(live @ share)})
+
+    def latency_of(actions):
+        return stepped(actions).latency_s
+
+    actions = np.random.default_rng(seed).random((6, 1))
+    found = project(actions, knobs, budget(latency), lambda a: 0, stepped, 0.0)
+    assert latency_of(found) <= latency
+    for layer in range(6):
+        looser = found.copy()
+        looser[layer] = 0
+        one_step = found.copy()
+        one_step[layer] = max(found[layer, 0] - 0.5, 0)
+        for candidate in (looser, one_step):
+            assert latency_of(candidate) == latency_of(found) or latency_of(candidate) > latency

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ajpq.compressed import compressed_view, fit_scales, weight_bits
+from ajpq.compressed import compressed_view, fit_scales, learned_steps, weight_bits
 from ajpq.finetune.recipe import Distillation, PSGSettings, Recipe, Stage
 from ajpq.finetune.training import (
     Goal,
@@ -64,10 +64,18 @@ def inputs_of(net, goal=None):
     return StageInputs(graph, batches_of(graph), 3, goal, teacher=state)
 
 
-@pytest.mark.parametrize("mode", ["float", "psg", "straight_through"])
-def test_a_stage_resumed_from_disk_equals_an_uninterrupted_one(net, mode, tmp_path):
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"mode": "float"},
+        {"mode": "psg"},
+        {"mode": "straight_through"},
+        {"mode": "straight_through", "grids": "learned"},
+    ],
+)
+def test_a_stage_resumed_from_disk_equals_an_uninterrupted_one(net, how, tmp_path):
     graph, state = net
-    stage = Stage(mode=mode, epochs=4, batch_size=8, distillation=Distillation(weight=0.5))
+    stage = Stage(**how, epochs=4, batch_size=8, distillation=Distillation(weight=0.5))
     inputs = inputs_of(net, goal_of(graph, state))
     snapshots = []
     whole = run_stage(stage, inputs, state, total_steps=12, on_epoch=snapshots.append)
@@ -86,6 +94,25 @@ def test_the_given_weights_are_left_alone(net):
     after = run_stage(stage, inputs_of(net, goal_of(graph, state)), state, total_steps=2)
     assert all(torch.equal(before[name], state[name]) for name in state)
     assert any(not torch.equal(after[name], state[name]) for name in state)
+
+
+def test_learned_grids_are_trained_and_carried_on(net):
+    graph, state = net
+    goal = goal_of(graph, state, bits=3, pruned=1)
+    stage = Stage(mode="straight_through", steps=3, batch_size=8, grids="learned", weight_decay=0)
+    after = run_stage(stage, inputs_of(net, goal), state, total_steps=3)
+    fitted = fit_scales(graph, state, goal.bits, QUANTIZER)
+    learned = learned_steps(graph, after)
+    assert learned.keys() == fitted.keys()
+    for name, steps in learned.items():
+        changed = steps != fitted[name]
+        assert changed[goal.bits[name] > 0].any()
+        assert not changed[goal.bits[name] == 0].any()
+    # the next stage goes on from them
+    slow = stage.model_copy(update={"learning_rate": 1e-12})
+    again = run_stage(slow, inputs_of(net, goal), after, total_steps=3)
+    for name, steps in learned_steps(graph, again).items():
+        torch.testing.assert_close(steps, learned[name])
 
 
 def test_pruned_rows_get_no_gradient_from_straight_through_training(net):
