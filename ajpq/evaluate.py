@@ -94,6 +94,12 @@ def exact_costs(network: Network, target: Target) -> Costs:
     return _costs(network, target, len(pack(network)))
 
 
+def layer_latencies(network: Network, target: Target) -> dict[str, float]:
+    """Operator name -> seconds on the target; empty where the target tells nothing about them."""
+    layers = checked_cost(target, network).per_layer
+    return {layer.name: layer.latency_s for layer in layers if layer.latency_s is not None}
+
+
 def _costs(network: Network, target: Target, packed_bytes: int) -> Costs:
     cost = checked_cost(target, network)
     return Costs(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ajpq.compressed import State
 from ajpq.data import test_batches
-from ajpq.evaluate import Costs, exact_costs, top1
+from ajpq.evaluate import Costs, exact_costs, layer_latencies, top1
 from ajpq.finalists import Finalist, validation_images
 from ajpq.graph.execute import execute, frozen_batchnorm
 from ajpq.graph.structure import Graph
@@ -38,6 +38,10 @@ def build_result(
             "top1_test": answers["found"],
             "top1_test_full_precision": full,
             **_cost_fields(exact_costs(found, problem.target)),
+        },
+        "layer_latencies_s": {
+            "baseline": layer_latencies(_int8(problem), problem.target),
+            "found": layer_latencies(found, problem.target),
         },
         "policy": winner.policy.hash,
         "target": target,
@@ -66,9 +70,8 @@ def record_test(
 
 def baseline_metrics(problem: Problem, top1_test: float) -> dict[str, Any]:
     """The uncompressed network: float accuracy and bytes, latency and flash of its int8 form."""
-    direct = direct_weights(problem)
-    int8 = exact_costs(network_of(problem, problem.uniform(8), direct), problem.target)
-    real = network_of(problem, problem.uniform(32), direct)
+    int8 = exact_costs(_int8(problem), problem.target)
+    real = network_of(problem, problem.uniform(32), direct_weights(problem))
     sample = validation_images(problem)
     assert sample.float_logits is not None
     return {
@@ -82,6 +85,10 @@ def baseline_metrics(problem: Problem, top1_test: float) -> dict[str, Any]:
         "bops": bops(real),
         "macs": macs(real),
     }
+
+
+def _int8(problem: Problem) -> Network:
+    return network_of(problem, problem.uniform(8), direct_weights(problem))
 
 
 def test_answers(problem: Problem, found: Network, winner: Finalist) -> dict[str, float]:

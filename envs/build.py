@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ajpq.apply import apply_policy
 from ajpq.config import SearchConfig
-from ajpq.evaluate import Costs, Metrics, costs_in_loop, exact_costs, top1
+from ajpq.evaluate import Costs, Metrics, costs_in_loop, exact_costs, layer_latencies, top1
 from ajpq.graph.channels import channel_groups, coupled_layers
 from ajpq.graph.structure import Layer, layer_macs, layers
 from ajpq.limits import METRICS
@@ -82,7 +82,7 @@ def build_task(
     leaders = sparsity_leaders(problem)
     unprunable = unprunable_layers(problem)
     table = sensitivities(problem, knobs, leaders, unprunable)
-    facts = layer_facts(problem, table)
+    facts = layer_facts(problem, table, latency_shares(problem))
     task = CompressionTask(
         layers=facts,
         scores=problem.scores,
@@ -160,8 +160,23 @@ def unprunable_layers(problem: Problem) -> frozenset[str]:
     )
 
 
-def layer_facts(problem: Problem, table: np.ndarray) -> tuple[LayerFacts, ...]:
-    """Facts of all layers in execution order; ``table [L, 2]`` are the sensitivities."""
+def latency_shares(problem: Problem) -> dict[str, float]:
+    """Layer name -> its share of the int8 network's latency; empty where the target has none."""
+    int8 = network_of(problem, problem.uniform(8), direct_weights(problem))
+    found = layer_latencies(int8, problem.target)
+    total = sum(found.values())
+    return {name: latency / total for name, latency in found.items()} if total else {}
+
+
+def layer_facts(
+    problem: Problem, table: np.ndarray, latency: Mapping[str, float]
+) -> tuple[LayerFacts, ...]:
+    """Facts of all layers in execution order.
+
+    Args:
+        table: ``[L, 2]`` sensitivities.
+        latency: shares of the int8 network's latency, by layer.
+    """
     graph = problem.graph
     found = layers(graph)
     coupled = {name for names in coupled_layers(graph) if len(names) > 1 for name in names}
@@ -185,6 +200,7 @@ def layer_facts(problem: Problem, table: np.ndarray) -> tuple[LayerFacts, ...]:
                 coupled=layer.name in coupled,
                 macs_share=macs[layer.name] / sum(macs.values()),
                 weights_share=weights[layer.name] / sum(weights.values()),
+                latency_share=latency.get(layer.name, 0.0),
                 sensitivity=sensitivity,
             )
         )

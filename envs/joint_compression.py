@@ -35,7 +35,7 @@ class JointCompressionEnv(gym.Env[np.ndarray, np.ndarray]):
 
     ## Observation space
 
-    ``Box(0, 1, (22 + 2 K,), float32)``
+    ``Box(0, 1, (23 + 2 K,), float32)``
 
     | index   | content                                                                     |
     |---------|-----------------------------------------------------------------------------|
@@ -44,13 +44,13 @@ class JointCompressionEnv(gym.Env[np.ndarray, np.ndarray]):
     | 4, 5    | input and output channels, log scale, 1 = 4096                               |
     | 6, 7    | kernel size / 7, (stride - 1) / 3                                            |
     | 8       | output positions, log scale, 1 = 224 x 224                                   |
-    | 9, 10   | share of the network's MACs, share of its weights                            |
-    | 11, 12  | sensitivity to narrow widths, to pruning (KL, 1 = most sensitive layer)      |
-    | 13, 14  | weight bits and MACs spent so far, as a share of the 8-bit network's         |
-    | 15, 16  | weights and MACs of the layers still to come, as shares                      |
-    | 17-20   | latency, flash, SRAM and energy bounds (ratios, 1 where there is none)       |
-    | 21      | size bound (ratio x 4)                                                       |
-    | 22 ..   | K: the prior of this layer; K: the previous settings, 0.5 at the first layer |
+    | 9-11    | share of the network's MACs, of its weights, of its int8 latency             |
+    | 12, 13  | sensitivity to narrow widths, to pruning (KL, 1 = most sensitive layer)      |
+    | 14, 15  | weight bits and MACs spent so far, as a share of the 8-bit network's         |
+    | 16, 17  | weights and MACs of the layers still to come, as shares                      |
+    | 18-21   | latency, flash, SRAM and energy bounds (ratios, 1 where there is none)       |
+    | 22      | size bound (ratio x 4)                                                       |
+    | 23 ..   | K: the prior of this layer; K: the previous settings, 0.5 at the first layer |
 
     ## Reward
 

@@ -7,7 +7,7 @@ import numpy as np
 from envs.actions import channel_bits, with_sparsity_of
 from envs.task import CompressionTask, LayerFacts
 
-_STATIC = 13
+_STATIC = 14
 _SPENT = 4
 _BUDGET = 5
 
@@ -55,6 +55,7 @@ def _static(facts: LayerFacts, index: int, count: int) -> np.ndarray:
             _log(facts.positions, 224 * 224),
             facts.macs_share,
             facts.weights_share,
+            facts.latency_share,
             *facts.sensitivity,
         ],
         dtype=np.float64,

@@ -21,6 +21,7 @@ class LayerFacts:
     """What is known of a layer before the search; shares are of the whole network.
 
     Attributes:
+        latency_share: of the int8 network on the target; 0 where it tells nothing about layers.
         sensitivity: KL divergence in nats when only this layer is at the narrowest width, and
             when only this layer loses half of its channels, each divided by the largest of all
             layers.
@@ -38,6 +39,7 @@ class LayerFacts:
     coupled: bool
     macs_share: float
     weights_share: float
+    latency_share: float
     sensitivity: tuple[float, float]
 
 

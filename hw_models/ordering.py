@@ -16,8 +16,18 @@ from scipy.sparse.csgraph import connected_components
 from hw_models.network import Network, Operator, Weights
 
 _CHANNELWISE = frozenset(
-    ["affine", "activation", "add", "mul", "subsample", "pad", "maxpool", "avgpool"]
-    + ["globalavgpool", "flatten"]
+    [
+        "affine",
+        "activation",
+        "add",
+        "mul",
+        "subsample",
+        "pad",
+        "maxpool",
+        "avgpool",
+        "globalavgpool",
+        "flatten",
+    ]
 )
 
 

@@ -70,6 +70,11 @@ def make_run(folder, names=LAYERS, count=60):
     (folder / "command.txt").write_text("python -m ajpq.search --target edge-npu\n")
     make_policy(rng, names).save(folder / "policy.json")
     result = {"baseline": BASELINE, "found": FOUND, "target": "edge-npu", "seed": 7}
+    latencies = {name: 1e-5 * (place + 1) for place, name in enumerate(names)} | {"tiny": 1e-9}
+    result["layer_latencies_s"] = {
+        "baseline": latencies,
+        "found": {name: 0.5 * latency for name, latency in latencies.items()},
+    }
     result |= {"seconds": 3000, "versions": {"torch": "2.14.1"}}
     (folder / "result.json").write_text(json.dumps(result))
     return folder
@@ -102,7 +107,7 @@ def test_page_is_complete_and_offline(run_dir):
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=", page.split("plotly.js v")[0])
     for text in ("cifar-run", "10.8x less", "edge-npu", "50 min 0 s", "model: resnet20", "2.14.1"):
         assert text in page
-    assert set(charts(page)) == {"size", "latency", "widths", "reward", "seconds"}
+    assert set(charts(page)) == {"size", "latency", "widths", "layers", "reward", "seconds"}
 
 
 def test_charts_show_the_data(run_dir):
@@ -116,6 +121,9 @@ def test_charts_show_the_data(run_dir):
     assert set(traces["front"]["customdata"]) <= hashes
     best = found["reward"]["data"][1]["y"]
     assert best == sorted(best)
+    before, after = found["layers"]["data"]
+    assert before["y"] == list(LAYERS[1:])  # conv1 takes less than a hundredth
+    assert (before["x"][0], after["x"][0]) == (pytest.approx(20), pytest.approx(10))
     counts = {trace["name"]: trace["x"] for trace in found["widths"]["data"]}
     assert next(iter(counts)) == "pruned"
     assert [sum(column) for column in zip(*counts.values(), strict=True)][:8] == [16] * 7 + [32]

@@ -162,7 +162,9 @@ def _detached(state: State) -> dict[str, Tensor]:
 def _optimizer(stage: Stage, inputs: StageInputs, leaves: Mapping[str, Tensor]) -> Optimizer:
     steps = learned_steps(inputs.graph, leaves).values()
     learned = {id(value) for value in steps}
-    parameters = [{"params": [value for value in leaves.values() if id(value) not in learned]}]
+    parameters: list[dict[str, Any]] = [
+        {"params": [value for value in leaves.values() if id(value) not in learned]}
+    ]
     if steps:  # weight decay would pull them to zero
         parameters.append({"params": list(steps), "weight_decay": 0.0})
     inner: Optimizer

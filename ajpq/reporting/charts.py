@@ -86,6 +86,35 @@ def trade_off_chart(run: RunRecord, axis: str, unit: str, factor: float) -> go.F
     return figure
 
 
+def latency_chart(run: RunRecord) -> go.Figure | None:
+    """Two bars per operator, baseline and found; None if the target knows no layers."""
+    sides = run.result.get("layer_latencies_s") or {}
+    before, after = sides.get("baseline") or {}, sides.get("found") or {}
+    if not before or not after:
+        return None
+    least = [sum(latencies.values()) / 100 for latencies in (before, after)]
+    names = [
+        name
+        for name in before | after
+        if before.get(name, 0) >= least[0] or after.get(name, 0) >= least[1]
+    ]
+    figure = _figure("latency, µs", "", height=120 + 30 * len(names))
+    for latencies, side, color in ((before, "baseline", ORANGE), (after, "found", RED)):
+        figure.add_trace(
+            go.Bar(
+                y=[html.escape(name) for name in names],
+                x=[1e6 * latencies.get(name, 0) for name in names],
+                orientation="h",
+                name=side,
+                marker={"color": color, "line": {"width": 0}},
+                hovertemplate="%{y}<br>" + side + " %{x:.4~g} µs<extra></extra>",
+            )
+        )
+    figure.update_layout(barmode="group")
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
 def width_chart(policy: CompressionPolicy) -> go.Figure:
     """One stacked bar per layer: how many channels have which width."""
     names = [html.escape(name) for name in policy.layers]

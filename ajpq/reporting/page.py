@@ -10,7 +10,13 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from ajpq.files import write_atomically
-from ajpq.reporting.charts import reward_chart, seconds_chart, trade_off_chart, width_chart
+from ajpq.reporting.charts import (
+    latency_chart,
+    reward_chart,
+    seconds_chart,
+    trade_off_chart,
+    width_chart,
+)
 from ajpq.reporting.record import RunRecord, read_run
 from ajpq.reporting.style import duration, percent, points_change, quantity, ratio
 
@@ -140,6 +146,13 @@ def _sections(run: RunRecord) -> list[Section]:
             "How many output channels of every layer are stored at which width; grey ones are"
             " pruned.",
             width_chart(run.policy) if run.policy else None,
+        ),
+        (
+            "layers",
+            "Latency per layer",
+            "Where the time goes on the device, before and after; only what takes a hundredth of"
+            " either network or more.",
+            latency_chart(run),
         ),
         (
             "reward",

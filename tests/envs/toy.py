@@ -16,7 +16,9 @@ def toy_task(wanted_sparsity=(1.0, 0.0, 0.0), channels=8):
     names = [f"layer{index}" for index in range(len(wanted_sparsity))]
     knobs = make_knobs((0, 8), (8,), max_sparsity=0.5, fixed_bits=None)
     facts = tuple(
-        LayerFacts(name, "conv", 8, channels, 3, 1, 64, False, False, 1 / 3, 1 / 3, (0.5, 0.5))
+        LayerFacts(
+            name, "conv", 8, channels, 3, 1, 64, False, False, 1 / 3, 1 / 3, 1 / 3, (0.5, 0.5)
+        )
         for name in names
     )
 
