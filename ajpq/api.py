@@ -42,6 +42,7 @@ from ajpq.runs.journal import Journal, recorded_seconds
 from envs.budget import Budget, reward
 from envs.build import build_task
 from envs.joint_compression import JointCompressionEnv
+from envs.measured import described_fit, journalled, measured_first
 from envs.task import CompressionTask
 from hw_models.errors import AjpqError, UnknownNameError
 from hw_models.registry import load_target
@@ -77,8 +78,14 @@ def search(
     agent_config = load_agent_config(config.agent)
     with progress.phase("loading network, data and target"):
         problem = build_problem(config, on_step=progress.base_step)
+    measurements: list[dict[str, Any]] = []
+    if problem.target.measured:
+        with progress.phase(f"measuring random policies on {problem.target.name}"):
+            problem, measurements = measured_first(config, problem, run_dir)
+        progress.note(described_fit(measurements))
     with progress.phase("measuring sensitivities"):
         task, log = _task(config, problem, run_dir, started)
+    journalled(measurements, log.journal)
     if (run_dir / "result.json").exists():
         result = load_result(run_dir)
         _tidy(run_dir)
@@ -308,7 +315,8 @@ def replay(
         }
     answer = {"found": replayed["top1_test"]}
     record_test(problem, run_dir, f"{run_dir.name} (replay)", policy.hash, answer)
-    recorded = {key: value for key, value in result["found"].items() if key in replayed}
+    noisy = {"latency_s"} if problem.target.measured else set()
+    recorded = {k: v for k, v in result["found"].items() if k in replayed.keys() - noisy}
     for key, value in recorded.items():
         if value != replayed[key]:
             raise AjpqError(f"{run_dir} does not replay: {key} was {value}, is {replayed[key]}")

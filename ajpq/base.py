@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ajpq import data as ajpq_data
+from ajpq.apply import apply_policy
 from ajpq.calibration import activation_ranges, recalibrate_batchnorm
 from ajpq.checkpoints import load_checkpoint, load_tensors, public_checkpoint, save_tensors
 from ajpq.config import ProblemConfig
@@ -22,12 +23,15 @@ from ajpq.data.cache import cache_folder
 from ajpq.evaluate import Images
 from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import Snapshot, StageInputs, run_stage
-from ajpq.graph.structure import Graph
+from ajpq.graph.structure import Graph, layers
 from ajpq.graph.trace import trace
 from ajpq.models import build_model
+from ajpq.policy import QuantizerSpec, uniform_policy
 from ajpq.problem import Problem, augmented_images, float_logits, training_batches
+from ajpq.quantizers import make_quantizer
 from ajpq.runs.stages import load_snapshot, save_snapshot
 from hw_models.errors import AjpqError
+from hw_models.network import Network
 from hw_models.registry import load_target
 
 _CALIBRATION_BATCHES = 4
@@ -76,6 +80,19 @@ def build_problem(
         search_sample=search_sample(config, dataset, split.validation, graph, state),
         seed=config.seed,
     )
+
+
+def untrained_network(name: str, image_size: int, classes: int) -> Network:
+    """The int8 form of a model with random weights: for questions about its shape."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_model(name, in_channels=3, classes=classes, image_size=image_size)
+        images = torch.randn(2, 3, image_size, image_size)
+    graph, state = trace(model, (3, image_size, image_size)), _floats(model)
+    channels = {layer.name: layer.channels for layer in layers(graph)}
+    ranges = activation_ranges(graph, state, [images])
+    quantize = make_quantizer(QuantizerSpec()).quantize
+    return apply_policy(graph, state, uniform_policy(channels, 8, 8), ranges, quantize)
 
 
 def base_state(

@@ -19,7 +19,7 @@ def judge(problem: Problem, recipe: Recipe, policy: CompressionPolicy) -> Metric
     except DivergedError:
         # One unlucky candidate must not end the search: it is the worst, at its true cost.
         network = network_of(problem, policy, direct_weights(problem))
-        costs = costs_in_loop(network, problem.target)
+        costs = costs_in_loop(network, problem.pricing)
         return Metrics(**costs.model_dump(), top1_val=0.0, kl=_WORST_KL)
     network = network_of(problem, policy, weights)
-    return measured(costs_in_loop(network, problem.target), network, problem.search_sample)
+    return measured(costs_in_loop(network, problem.pricing), network, problem.search_sample)

@@ -46,6 +46,7 @@ class Problem:
         ranges: activation ranges of the uncompressed network.
         scores: layer name -> importance of its output channels.
         search_sample: augmented validation images that rank candidates.
+        loop_target: what prices candidates in place of ``target``, where that is measured.
     """
 
     graph: Graph
@@ -58,6 +59,12 @@ class Problem:
     scores: Mapping[str, np.ndarray]
     search_sample: Images
     seed: int
+    loop_target: Target | None = None
+
+    @property
+    def pricing(self) -> Target:
+        """The target that candidates are priced by."""
+        return self.loop_target or self.target
 
     @property
     def channels(self) -> dict[str, int]:

@@ -35,6 +35,9 @@ class Progress(Protocol):
     def phase(self, title: str) -> AbstractContextManager[None]:
         """A part of the work, from enter to exit."""
 
+    def note(self, text: str) -> None:
+        """Something worth knowing."""
+
     def base_step(self, step: int, total: int, loss: float) -> None:
         """One step of training the uncompressed network."""
 
@@ -57,6 +60,9 @@ class SilentProgress:
     def phase(self, title: str) -> AbstractContextManager[None]:
         """Nothing."""
         return contextlib.nullcontext()
+
+    def note(self, text: str) -> None:
+        """Nothing."""
 
     def base_step(self, step: int, total: int, loss: float) -> None:
         """Nothing."""
@@ -84,6 +90,10 @@ class ConsoleProgress:
         self._task: Any = None
         self._label = ""
         self._last_line = 0.0
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        self.console.print(text, markup=False, highlight=False)
 
     @contextlib.contextmanager
     def phase(self, title: str) -> Iterator[None]:

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -14,8 +15,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from ajpq import cli
+from ajpq.base import untrained_network
+from ajpq.files import write_atomically
 from hw_models.base import Target
 from hw_models.contract import findings
+from hw_models.device_lut import to_measure
 from hw_models.errors import AjpqError
 from hw_models.registry import load_target, target_names
 
@@ -95,7 +99,40 @@ def _text(value: Any) -> str:
     return f"{value:,g}" if isinstance(value, float) else str(value)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"list": list_targets, "show": show, "check": check}
+def table(
+    model: Name,
+    out: Path = Path("layers.csv"),
+    image_size: int = 32,
+    classes: int = 10,
+    channels: int = 4,
+    widths: tuple[int, ...] = (8,),
+) -> None:
+    """Write a CSV file of a network's layers to measure; filled in, it is a target.
+
+    Measure every line on your board, write the microseconds into the last column, then search
+    with ``--target layers.csv``.
+
+    Args:
+        model: any model name.
+        out: the file; an existing one is kept.
+        image_size: height and width of the images.
+        classes: number of classes.
+        channels: how many numbers of channels of each layer, in equal steps up to its own.
+        widths: of the weights, where they make a difference.
+    """
+    if out.exists():
+        raise AjpqError(f"{out} exists; give another name: --out FILE")
+    lines = to_measure(untrained_network(model, image_size, classes), channels, widths)
+    write_atomically(out, ("\n".join(lines) + "\n").encode())
+    Console().print(f"{out}: {len(lines) - 1} layers to measure", highlight=False, soft_wrap=True)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": list_targets,
+    "show": show,
+    "check": check,
+    "table": table,
+}
 
 if __name__ == "__main__":
     cli.run_subcommand(COMMANDS, prog="python -m ajpq.targets")

@@ -36,7 +36,7 @@ def reference_budget(config: SearchConfig, problem: Problem) -> Budget:
         AjpqError: a bound on a cost that the target does not know.
     """
     int8 = network_of(problem, problem.uniform(8), direct_weights(problem))
-    costs = exact_costs(int8, problem.target)
+    costs = exact_costs(int8, problem.pricing)
     known = {name: getattr(costs, field) for name, field in METRICS.items()}
     known["size"] = problem.float_bytes
     reference = {name: float(value) for name, value in known.items() if value is not None}
@@ -122,7 +122,7 @@ def _pricing(
 
     return (
         _remembered(lambda policy: estimated_bytes(network(policy))),
-        _remembered(lambda policy: costs_in_loop(network(policy), problem.target)),
+        _remembered(lambda policy: costs_in_loop(network(policy), problem.pricing)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hw_models.network import Network
@@ -47,6 +48,8 @@ class Target(ABC):
             do not fill a block are free.
         monotone: what never makes a network dearer when all layers get less of it: ``"channels"``,
             ``"bits"`` (of the weights), both or, by default, neither.
+        measured: answers are measurements, with noise in them: a search fits a model to some of
+            them and asks that in its loop.
         time_limit_s: an answer that takes longer is an error.
     """
 
@@ -55,8 +58,13 @@ class Target(ABC):
     activation_bits: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 32)
     channel_granularity: int = 1
     monotone: tuple[str, ...] = ()
+    measured: bool = False
     time_limit_s: float = 60.0
 
     @abstractmethod
     def cost(self, network: Network) -> NetworkCost:
         """Price one network; deterministic, and safe to call from several processes."""
+
+    def costs(self, networks: Sequence[Network]) -> list[NetworkCost]:
+        """Price several; equal to asking one after the other."""
+        return [self.cost(network) for network in networks]

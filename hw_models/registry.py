@@ -16,8 +16,10 @@ from hw_models.analytic.mpic import Mpic
 from hw_models.analytic.ne16 import Ne16
 from hw_models.analytic.roofline import Roofline
 from hw_models.base import Target
+from hw_models.device_lut import DeviceLut
 from hw_models.errors import AjpqError, UnknownNameError
 from hw_models.ethos_u import EthosU
+from hw_models.host_cpu import HostCpu
 from hw_models.plugins import is_object_spec, load_object
 from hw_models.size_only import SizeOnly
 
@@ -26,7 +28,9 @@ SUFFIXES = (".yaml", ".yml")
 FAMILIES: dict[str, type[Target]] = {
     "bismo": Bismo,
     "bitfusion": BitFusion,
+    "device-lut": DeviceLut,
     "ethos-u": EthosU,
+    "host-cpu": HostCpu,
     "mpic": Mpic,
     "ne16": Ne16,
     "roofline": Roofline,
@@ -43,7 +47,8 @@ def load_target(spec: str) -> Target:
     """The target that a user asked for.
 
     Args:
-        spec: a name of :func:`target_names`, ``path/to/file.yaml``, ``module:Class`` or
+        spec: a name of :func:`target_names`, ``path/to/file.yaml``, ``layers.csv`` (measured
+            layers, :class:`~hw_models.device_lut.DeviceLut`), ``module:Class`` or
             ``path.py:Class`` (the class is called without arguments; an instance is taken as it
             is). An installed plug-in does not hide a shipped name. A name or file may be followed
             by changes to its parameters: ``ethos-u55-128,memory_mode=Sram_Only``.
@@ -56,6 +61,8 @@ def load_target(spec: str) -> Target:
     changed = _changes(spec, changes)
     if base in _shipped():
         return _from_text(_shipped()[base], spec, f"target {spec!r}", changed)
+    if base.endswith(".csv"):
+        return _build(DeviceLut, {"name": Path(base).stem, "table": base, **changed}, base)
     if base.endswith(SUFFIXES):
         return _from_file(Path(base).expanduser(), spec, changed)
     if spec in _installed():

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hw_models import vela_cache, vela_process
+from hw_models import answers, vela_process
 from hw_models.errors import AjpqError
 from hw_models.tflite.leftovers import cpu_operators
 from hw_models.vela_command import compile_by_command
@@ -24,6 +24,7 @@ TESTED_VERSION = "5.2.0"
 ANSWER_FORMAT = 1
 TIMEOUT_S = 300.0
 REMEMBERED = 4096
+CACHE = "vela"
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def ask_vela(model: bytes, device: Device, timeout_s: float = TIMEOUT_S) -> Vela
     report = _remembered.get(key) or _read_report(key)
     if report is None:
         report = _compile(model, device, timeout_s)
-        vela_cache.write(key, report.model_dump_json())
+        answers.write(CACHE, key, report.model_dump_json())
     if len(_remembered) >= REMEMBERED:
         _remembered.pop(next(iter(_remembered)), None)
     _remembered[key] = report
@@ -122,7 +123,7 @@ def forget() -> None:
 
 
 def _read_report(key: str) -> VelaReport | None:
-    text = vela_cache.read(key)
+    text = answers.read(CACHE, key)
     try:
         return None if text is None else VelaReport.model_validate_json(text)
     except ValidationError:

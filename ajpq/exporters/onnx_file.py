@@ -24,7 +24,7 @@ def export_onnx(network: Network, policy: CompressionPolicy, folder: Path) -> Pa
         raise AjpqError(
             "format 'onnx' needs the package onnx: pip install 'ajpq[export]'"
         ) from error
-    from ajpq.exporters.onnx_operators import build_model
+    from hw_models.onnx.lower import build_model
 
     path = folder / "model.onnx"
     onnx.save(build_model(network), path)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ajpq.exporters.onnx_graph import GraphBuilder
 from hw_models.network import Edge, Operator
+from hw_models.onnx.graph import GraphBuilder
 
 
 def _pair(value: int | Sequence[int]) -> list[int]:

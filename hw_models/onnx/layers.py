@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ajpq.exporters.onnx_graph import GraphBuilder, is_real
 from hw_models.network import FLOAT_BITS, Edge, Operator, Weights
+from hw_models.onnx.graph import GraphBuilder, is_real
 
 _LARGEST_BIAS = float(1 << 30)
 

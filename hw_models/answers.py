@@ -1,4 +1,4 @@
-"""Answers of the compiler on disk, one JSON file each.
+"""Answers of slow devices on disk, one JSON file each.
 
 The cache is a convenience: where the disk is full, read-only or holds rubbish, the answer is
 computed again.
@@ -12,11 +12,11 @@ import tempfile
 from pathlib import Path
 
 
-def cache_folder() -> Path | None:
-    """``$AJPQ_CACHE/vela``, or ``~/.cache/ajpq/vela``; ``None`` for a user without a home."""
+def cache_folder(kind: str) -> Path | None:
+    """``$AJPQ_CACHE/kind``, or ``~/.cache/ajpq/kind``; ``None`` for a user without a home."""
     root = os.environ.get("AJPQ_CACHE")
     try:
-        return Path(root or "~/.cache/ajpq").expanduser() / "vela"
+        return Path(root or "~/.cache/ajpq").expanduser() / kind
     except RuntimeError:
         return None
 
@@ -25,9 +25,9 @@ def _path(folder: Path, key: str) -> Path:
     return folder / key[:2] / f"{key}.json"
 
 
-def read(key: str) -> str | None:
+def read(kind: str, key: str) -> str | None:
     """What was written under a key, if it can be read."""
-    folder = cache_folder()
+    folder = cache_folder(kind)
     if folder is None:
         return None
     try:
@@ -36,9 +36,9 @@ def read(key: str) -> str | None:
         return None
 
 
-def write(key: str, text: str) -> None:
+def write(kind: str, key: str, text: str) -> None:
     """Keep a text, whole or not at all."""
-    folder = cache_folder()
+    folder = cache_folder(kind)
     if folder is None:
         return
     path = _path(folder, key)

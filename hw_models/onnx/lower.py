@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from onnx import ModelProto, TensorProto, checker, helper
 
-from ajpq.exporters.onnx_graph import GraphBuilder, is_real
-from ajpq.exporters.onnx_layers import add_layer
-from ajpq.exporters.onnx_pooling import add_average, add_global_average, add_maxpool
 from hw_models.network import Edge, Network, Operator
+from hw_models.onnx.graph import GraphBuilder, is_real
+from hw_models.onnx.layers import add_layer
+from hw_models.onnx.pooling import add_average, add_global_average, add_maxpool
 
 OPSET = 21
 _IR_VERSION = 10
@@ -25,6 +25,7 @@ def build_model(network: Network) -> ModelProto:
     source = network.edges[network.input]
     tensors = {network.input: graph.quantize("input", source)}
     for op in network.operators:
+        graph.owner = op.name
         tensors[op.output] = _add(graph, network, op, [tensors[name] for name in op.inputs])
     result = network.edges[network.output]
     graph.node("Identity", [graph.real(tensors[network.output], result)], "logits")

@@ -21,6 +21,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from hw_models.network import FLOAT_BITS, Edge
 
 SIGNED_ZERO = 128
+OWNED = "::"  # between an operator and its node in the name of the node
 
 
 def zero_point(edge: Edge) -> int:
@@ -38,6 +39,7 @@ class GraphBuilder:
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
+        self.owner = ""  # the IR operator whose nodes are added; their names begin with it
         self.constants: list[TensorProto] = []
 
     def constant(self, value: np.ndarray) -> str:
@@ -51,7 +53,7 @@ class GraphBuilder:
     ) -> str:
         """Append a node with one output."""
         output = output or f"tensor_{len(self.nodes)}"
-        name = f"{kind}_{len(self.nodes)}"
+        name = f"{self.owner}{OWNED}{kind}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name, **attributes))
         return output
 

@@ -1,0 +1,205 @@
+"""A device of which there is a table of measured layers, and nothing else."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from scipy.interpolate import RegularGridInterpolator
+
+from hw_models.base import LayerCost, NetworkCost, Target
+from hw_models.errors import AjpqError
+from hw_models.liveness import peak_activation_bytes
+from hw_models.network import Network, Operator
+from hw_models.size_only import stored_bytes
+
+KEYS = ("kind", "height", "width", "kernel", "stride", "groups")
+AXES = ("in_channels", "out_channels", "weight_bits")
+COLUMNS = (*KEYS, *AXES, "latency_us")
+_DEPTHWISE = "depthwise"
+_LAYERS = ("conv", "linear")
+
+Key = tuple[str, ...]
+Point = tuple[int, ...]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class DeviceLut(Target):
+    """Latencies of single layers as somebody measured them, interpolated.
+
+    ``table`` is a CSV file with the columns ``kind`` (``conv``, ``depthwise``, ``linear``, or any
+    other operator of the network IR), ``height``, ``width`` (of the output), ``kernel``,
+    ``stride``, ``groups``, ``in_channels``, ``out_channels``, ``weight_bits`` and ``latency_us``;
+    where one number of channels follows from the other, as in depthwise layers, ``out_channels`` is
+    0; a depthwise layer has ``groups`` 0.
+    Rows that share the first six columns form a grid: every measured number of channels with every
+    other and with every width. Between its points latency is linear; below the smallest number of
+    channels and the narrowest width it stays what it is there, above the largest there is none.
+    ``python -m ajpq.targets table`` writes such a file for a network, latencies left to measure.
+    """
+
+    name: str
+    table: Path
+    fixed_latency_us: float = Field(default=0.0, ge=0)
+    channel_granularity: int = Field(default=1, ge=1)
+
+    activation_bits = (8,)
+
+    def __post_init__(self) -> None:
+        _ = self._grids  # a table that cannot be used is an error now
+
+    @property
+    def weight_bits(self) -> tuple[int, ...]:  # type: ignore[override]
+        """0 and from the narrowest to the widest that was measured."""
+        return self._widths
+
+    @cached_property
+    def _rows(self) -> dict[Key, dict[Point, float]]:
+        return _read(self.table)
+
+    @cached_property
+    def _widths(self) -> tuple[int, ...]:
+        measured = sorted({point[2] for points in self._rows.values() for point in points})
+        return (0, *range(max(measured[0], 2), measured[-1] + 1))
+
+    @cached_property
+    def _grids(self) -> dict[Key, RegularGridInterpolator]:
+        return {key: _grid(self.table, key, points) for key, points in self._rows.items()}
+
+    def cost(self, network: Network) -> NetworkCost:
+        """Latencies of all operators, added up, and ``fixed_latency_us``.
+
+        An operator that is no layer and has no row counts as nothing.
+
+        Raises:
+            AjpqError: a layer was not measured, or not with so many channels; it is named.
+        """
+        layers = tuple(
+            LayerCost(op.name, self._latency_us(network, op) * 1e-6, flash_bytes=stored_bytes(op))
+            for op in network.operators
+        )
+        return NetworkCost(
+            latency_s=sum(layer.latency_s or 0.0 for layer in layers)
+            + self.fixed_latency_us * 1e-6,
+            flash_bytes=sum(layer.flash_bytes or 0 for layer in layers),
+            peak_activation_bytes=peak_activation_bytes(network),
+            per_layer=layers,
+        )
+
+    def _latency_us(self, network: Network, operator: Operator) -> float:
+        key, point = described(network, operator)
+        grid = self._grids.get(key)
+        layer = f"{self.table}: layer {operator.name!r}"
+        if grid is None:
+            if operator.kind not in _LAYERS:
+                return 0.0
+            wanted = ", ".join(f"{name} {value}" for name, value in zip(KEYS, key, strict=True))
+            raise AjpqError(f"{layer} was not measured: no row with {wanted}")
+        for axis, value, measured in zip(AXES[:2], point[:2], grid.grid[:2], strict=True):
+            if value > measured[-1]:
+                raise AjpqError(
+                    f"{layer} has {axis} {value:g}, the most that was measured is {measured[-1]:g}"
+                )
+        least, most = ([measured[end] for measured in grid.grid] for end in (0, -1))
+        return float(grid(np.clip(point, least, most))[0])
+
+
+def described(network: Network, operator: Operator) -> tuple[Key, np.ndarray]:
+    """The columns of a table for an operator: what must be equal, and the point in the grid."""
+    source, out = network.edges[operator.inputs[0]].shape, network.edges[operator.output].shape
+    height, width = out[1:] if len(out) == len("CHW") else (1, 1)
+    groups = operator.attributes.get("groups", 1)
+    depthwise = groups > 1 and groups == source[0] == out[0]
+    codes = None if operator.weights is None else operator.weights.codes
+    kernel = operator.attributes.get("kernel", (1, 1))[0]
+    if codes is not None and codes.ndim == 4:
+        kernel = codes.shape[-1]
+    key = (
+        _DEPTHWISE if depthwise else operator.kind,
+        *(str(int(value)) for value in (height, width, kernel)),
+        str(int(operator.attributes.get("stride", (1, 1))[0])),
+        str(0 if depthwise else int(groups)),
+    )
+    bits = 8.0
+    if operator.weights is not None:
+        live = operator.weights.bits[operator.weights.bits > 0]
+        bits = float(live.mean()) if len(live) else 0.0
+    free = operator.kind in _LAYERS and not depthwise
+    return key, np.array([source[0], out[0] if free else 0, bits])
+
+
+def _read(path: Path) -> dict[Key, dict[Point, float]]:
+    """Key -> point -> microseconds."""
+    try:
+        with path.open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except OSError as error:
+        raise AjpqError(f"cannot read the table {path}: {error.strerror}") from error
+    if not rows or set(COLUMNS) - rows[0].keys():
+        raise AjpqError(f"{path}: expected rows with the columns {', '.join(COLUMNS)}")
+    found: dict[Key, dict[Point, float]] = defaultdict(dict)
+    for line, row in enumerate(rows, start=2):
+        key = tuple(row[name].strip() for name in KEYS)
+        try:
+            point = tuple(int(row[name]) for name in AXES)
+            latency = float(row["latency_us"])
+        except (TypeError, ValueError):
+            latency = float("nan")
+        if not latency >= 0 or latency == float("inf"):
+            raise AjpqError(
+                f"{path}, line {line}: expected whole numbers and a latency_us of 0 or more, "
+                f"got {', '.join(f'{name}={row[name]!r}' for name in (*AXES, 'latency_us'))}"
+            )
+        if point in found[key]:
+            raise AjpqError(f"{path}, line {line}: the layer was measured twice")
+        found[key][point] = latency
+    return found
+
+
+def _grid(path: Path, key: Key, points: dict[Point, float]) -> RegularGridInterpolator:
+    axes = [np.array(sorted({point[axis] for point in points})) for axis in range(len(AXES))]
+    values = np.empty([len(axis) for axis in axes])
+    for index in np.ndindex(*values.shape):
+        point = tuple(int(axis[i]) for axis, i in zip(axes, index, strict=True))
+        if point not in points:
+            names = zip((*KEYS, *AXES), (*key, *point), strict=True)
+            missing = ", ".join(f"{name} {value}" for name, value in names)
+            raise AjpqError(f"{path}: no row for {missing}; measure every combination")
+        values[index] = points[point]
+    return RegularGridInterpolator(axes, values)
+
+
+def to_measure(network: Network, channels: int = 4, widths: Sequence[int] = (8,)) -> list[str]:
+    """Lines of a table for all layers of a network, ``latency_us`` left empty.
+
+    Args:
+        channels: how many numbers of channels of each layer, in equal steps up to its own.
+        widths: of the weights.
+    """
+    needed: dict[Key, set[Point]] = defaultdict(set)
+    for operator in network.operators:
+        key, point = described(network, operator)
+        fixed = (operator.inputs[0] == network.input, operator.output == network.output)
+        steps = [
+            [int(value)] if whole else _steps(int(value), channels)
+            for value, whole in zip(point[:2], fixed, strict=True)
+        ]
+        own = widths if operator.weights is not None else (8,)
+        needed[key] |= {(a, b, width) for a in steps[0] for b in steps[1] for width in own}
+    lines = [",".join(COLUMNS)]
+    for key, points in needed.items():
+        grid = itertools.product(*(sorted({point[axis] for point in points}) for axis in range(3)))
+        lines += [",".join((*key, *map(str, point), "")) for point in grid]
+    return lines
+
+
+def _steps(largest: int, count: int) -> list[int]:
+    """``count`` equal steps from a share of ``largest`` up to it; 0 stays 0."""
+    return sorted({-(-largest * step // count) for step in range(1, count + 1)})

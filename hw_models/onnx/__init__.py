@@ -1,0 +1,1 @@
+"""The network IR as an int8 ONNX model; needs the package onnx."""

@@ -1,0 +1,104 @@
+"""Tables of measured layers."""
+
+import pytest
+
+from hw_models.checks import checked_cost
+from hw_models.device_lut import COLUMNS, to_measure
+from hw_models.errors import AjpqError
+from hw_models.registry import load_target
+from hw_models.samples import conv_network, grouped_network, resnet20_network
+from tests.e2e.commands import command
+
+
+def written(folder, lines, latency):
+    """The table with a latency for every line, from its columns."""
+    path = folder / "board.csv"
+    rows = [lines[0]]
+    for line in lines[1:]:
+        values = dict(zip(COLUMNS, line.split(","), strict=True))
+        rows.append(line + str(latency({k: int(v) for k, v in values.items() if v.isdigit()})))
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def bilinear(row):
+    """Linear in every axis, so that interpolation is exact: microseconds."""
+    return row["height"] * row["in_channels"] * max(row["out_channels"], 1) * row["weight_bits"]
+
+
+def test_between_the_measured_points_latency_is_linear(tmp_path):
+    whole = resnet20_network()
+    path = written(tmp_path, to_measure(whole, widths=(2, 4, 8)), bilinear)
+    target = load_target(f"{path},fixed_latency_us=7")
+    assert target.weight_bits == (0, 2, 3, 4, 5, 6, 7, 8)
+    for network in (whole, resnet20_network(0.7), resnet20_network(0.7, bits=3)):
+        cost = checked_cost(target, network)
+        own = {layer.name: layer.latency_s for layer in cost.per_layer}
+        for op in network.layers:
+            source, out = network.edges[op.inputs[0]].shape, network.edges[op.output].shape
+            height = out[1] if len(out) == 3 else 1
+            expected = height * source[0] * out[0] * int(op.weights.bits[0])
+            assert own[op.name] == pytest.approx(expected * 1e-6)
+        assert cost.latency_s == pytest.approx(sum(own.values()) + 7e-6)
+
+
+def test_depthwise_and_grouped_layers_have_rows_of_their_own(tmp_path):
+    network = grouped_network()
+    target = load_target(str(written(tmp_path, to_measure(network), bilinear)))
+    assert checked_cost(target, network).latency_s > 0
+
+
+def test_fewer_channels_than_were_measured_cost_no_less(tmp_path):
+    lines = to_measure(conv_network(channels=8), channels=1)
+    target = load_target(str(written(tmp_path, lines, bilinear)))
+    small, whole = (target.cost(conv_network(channels=c)) for c in (4, 8))
+    assert small.latency_s == whole.latency_s
+
+
+def refusal(path, network=None):
+    with pytest.raises(AjpqError) as caught:
+        load_target(str(path)).cost(network or conv_network())
+    return str(caught.value)
+
+
+def test_a_layer_that_was_not_measured_is_named(tmp_path):
+    path = written(tmp_path, to_measure(conv_network()), bilinear)
+    assert "layer 'conv0' has out_channels 12, the most that was measured is 8" in refusal(
+        path, conv_network(channels=12)
+    )
+    assert "layer 'conv1' was not measured: no row with kind conv, height 32" in refusal(
+        path, resnet20_network()
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: ["kind,latency_us", "conv,1"], "expected rows with the columns kind,"),
+        (lambda lines: lines[:1], "expected rows with the columns"),
+        (lambda lines: [*lines, lines[1]], "the layer was measured twice"),
+        (lambda lines: [lines[0], lines[1] + "x"], "line 2: expected whole numbers and a latency"),
+        (lambda lines: [*lines[:6], *lines[7:]], "measure every combination"),
+        (lambda lines: [lines[0], *(line.rpartition(",")[0] + ",-1" for line in lines[1:])], "-1"),
+    ],
+)
+def test_a_table_with_a_mistake_in_it(tmp_path, change, message):
+    path = written(tmp_path, to_measure(conv_network()), bilinear)
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+    assert message in refusal(path)
+
+
+def test_a_table_that_is_not_there():
+    assert "cannot read the table nowhere.csv: No such file" in refusal("nowhere.csv")
+
+
+def test_the_command_writes_what_is_to_be_measured_and_keeps_what_was(tmp_path):
+    path = tmp_path / "layers.csv"
+    outcome = command("targets", "table", "resnet8", "--out", path)
+    assert outcome.returncode == 0, outcome.stderr
+    lines = path.read_text().splitlines()
+    assert lines[0] == ",".join(COLUMNS)
+    assert f"{len(lines) - 1} layers to measure" in outcome.stdout
+    again = command("targets", "table", "resnet8", "--out", path)
+    assert again.returncode == 2
+    assert "give another name" in again.stderr
