@@ -1,0 +1,231 @@
+"""How far are cost models from what they stand for?
+
+Two hundred random policies of each of three networks. The fitted models of slow and of measured
+targets see one half of the policies and are judged on the other: Arm's compiler Vela for
+``edge-npu``, ONNX Runtime on this machine for ``host-cpu``. Beside them a linear model of MACs
+and bytes, which is what one would try first. With ``--scalesim`` the Bit Fusion model at 8 bits
+is held against SCALE-Sim, a simulator that knows nothing of it (:mod:`benchmarks.scalesim`).
+
+    make bench NAME=hw_fidelity
+    python -m benchmarks.hw_fidelity --scalesim scalesim/bin/python
+
+Leave the machine alone meanwhile. Writes docs/hw_fidelity.png too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from ajpq import cli
+from ajpq.base import build_problem
+from ajpq.config import ProblemConfig
+from ajpq.data import Dataset
+from ajpq.finetune.recipe import Recipe, Stage
+from ajpq.policy import CompressionPolicy, LayerPolicy
+from ajpq.problem import Problem, direct_weights, network_of
+from ajpq.progress import ConsoleProgress
+from ajpq.reporting.style import BLUE, GREY
+from benchmarks.harness import at_least, at_most, command_line, write_result
+from benchmarks.scalesim import Convolution, convolutions, cycles
+from envs.measured import random_policies
+from hw_models.base import NetworkCost, Target
+from hw_models.fitted import entropy_bytes, fit_to
+from hw_models.network import Network, macs
+
+NAME = "hw_fidelity"
+PICTURE = Path(__file__).parent.parent / "docs" / "hw_fidelity.png"
+NETWORKS = ("resnet8", "resnet20", "mobilenet_v2_x0_5")
+ZOO = Path(__file__).parent.parent / "zoo" / "base"
+# Costs do not depend on what a network has learned: a single step is enough of a training.
+ONE_STEP = Recipe(name="one-step", stages=(Stage(mode="float", steps=1),))
+MAX_SPARSITY = 0.75
+
+
+def main(
+    policies: int = 200,
+    seed: int = 0,
+    scalesim: Path | None = None,
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Price random policies by model and by reference, write benchmarks/results/hw_fidelity.json.
+
+    Args:
+        policies: of each network; half of them are fitted to.
+        seed: of the policies.
+        scalesim: the interpreter of a virtual environment that has SCALE-Sim.
+        quick: resnet8 only, a few policies, no picture.
+    """
+    started = time.monotonic()
+    progress = ConsoleProgress()
+    count = 24 if quick else policies
+    comparisons = []
+    for name in NETWORKS[:1] if quick else NETWORKS:
+        for target in ("edge-npu", "host-cpu"):
+            with progress.phase(f"{target}: {count} policies of {name}"):
+                comparisons += fitted_against(target, name, count, seed)
+    if scalesim is not None:
+        for name in ("resnet8",) if quick else ("resnet8", "resnet20"):
+            with progress.phase(f"SCALE-Sim: {count} policies of {name}"):
+                comparisons.append(bitfusion_against_scalesim(scalesim, name, count, seed))
+    rows = [row(*comparison) for comparison in comparisons]
+    ethos = [found for found in rows if found["model"] == "edge-npu, fitted"]
+    if not quick:
+        picture(comparisons, PICTURE)
+    path = write_result(
+        NAME,
+        command=command_line(NAME, quick, policies=policies, seed=seed, scalesim=scalesim),
+        seed=seed,
+        rows=rows,
+        bars={
+            "edge_npu_fitted_spearman_at_least": at_least(
+                min(found["spearman"] for found in ethos), 0.98
+            ),
+            "edge_npu_fitted_median_error_percent_at_most": at_most(
+                max(found["median_error_percent"] for found in ethos), 8.0
+            ),
+        },
+        seconds=time.monotonic() - started,
+        quick=quick,
+    )
+    print(path)
+
+
+Comparison = tuple[str, str, str, np.ndarray, np.ndarray]
+"""Network, model, reference, seconds by the model, seconds by the reference; ``[P]`` each."""
+
+
+def noise() -> Dataset:
+    """Random images of the size of CIFAR's: a network has to be traced with something."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (200, 3, 32, 32), dtype=np.uint8)
+    labels = np.arange(200) % 10
+    classes = tuple(map(str, range(10)))
+    middle = (0.5, 0.5, 0.5)
+    return Dataset("noise", images, labels, images, labels, classes, middle, middle)
+
+
+def problem_of(model: str, target: str, seed: int) -> Problem:
+    """A network, from the zoo if it is there, and a target."""
+    kept = ZOO / f"{model}.safetensors"
+    config = ProblemConfig(
+        target=target,
+        model=model,
+        data=f"{__name__}:noise" if __name__ != "__main__" else "benchmarks.hw_fidelity:noise",
+        criterion="l1",
+        search_images=10,
+        seed=seed,
+        base=ONE_STEP,
+        checkpoint=str(kept) if kept.exists() else None,
+    )
+    return build_problem(config)
+
+
+def fitted_against(target: str, model: str, count: int, seed: int) -> list[Comparison]:
+    """The fitted and the linear model of a target on the half that neither has seen."""
+    problem = problem_of(model, target, seed)
+    chosen = random_policies(problem, MAX_SPARSITY, count, seed)
+    direct = direct_weights(problem)
+    networks = [network_of(problem, policy, direct) for policy in chosen]
+    costs = problem.target.costs(networks)
+    half = count // 2
+    fitted = fit_to(problem.target, networks[:half], costs[:half], seed)
+    true = _seconds(costs[half:])
+    reference = "measured" if problem.target.measured else "Vela"
+    straight = _linear(networks[:half], costs[:half], networks[half:])
+    return [
+        (model, f"{target}, fitted", reference, _priced(fitted, networks[half:]), true),
+        (model, f"{target}, linear in MACs and bytes", reference, straight, true),
+    ]
+
+
+def _seconds(costs: Sequence[NetworkCost]) -> np.ndarray:
+    return np.array([cost.latency_s for cost in costs], dtype=float)
+
+
+def _priced(target: Target, networks: Sequence[Network]) -> np.ndarray:
+    return _seconds(target.costs(networks))
+
+
+def _linear(
+    seen: Sequence[Network], costs: Sequence[NetworkCost], unseen: Sequence[Network]
+) -> np.ndarray:
+    """Least squares on MACs, bytes of the codes and a constant."""
+    solved = np.linalg.lstsq(_amounts(seen), _seconds(costs), rcond=None)[0]
+    found: np.ndarray = _amounts(unseen) @ solved
+    return found
+
+
+def _amounts(networks: Sequence[Network]) -> np.ndarray:
+    return np.array(
+        [
+            [macs(net), sum(entropy_bytes(op.weights.codes) for op in net.layers if op.weights), 1]
+            for net in networks
+        ],
+        dtype=float,
+    )
+
+
+def bitfusion_against_scalesim(python: Path, model: str, count: int, seed: int) -> Comparison:
+    """Both at 8 bits, where Bit Fusion is an array of 32 x 16 multipliers, and without memory."""
+    problem = problem_of(model, "bitfusion,bus_bits_per_cycle=1000000000", seed)
+    direct = direct_weights(problem)
+    chosen = random_policies(problem, MAX_SPARSITY, count, seed)
+    networks = [network_of(problem, _at_8_bits(policy), direct) for policy in chosen]
+    layers = [convolutions(network) for network in networks]
+    each: list[Convolution] = [layer for found in layers for layer in found]
+    asked = cycles(python, each, rows=32, columns=16)
+    simulated = np.array([sum(asked[layer] for layer in found) for found in layers]) / 500e6
+    return model, "bitfusion, compute only", "SCALE-Sim", _priced(problem.target, networks), simulated
+
+
+def _at_8_bits(policy: CompressionPolicy) -> CompressionPolicy:
+    layers = {
+        name: LayerPolicy(
+            weight_bits=tuple(8 if bits else 0 for bits in layer.weight_bits), activation_bits=8
+        )
+        for name, layer in policy.layers.items()
+    }
+    return policy.model_copy(update={"layers": layers})
+
+
+def row(
+    network: str, model: str, reference: str, found: np.ndarray, true: np.ndarray
+) -> dict[str, Any]:
+    """One line of the table."""
+    errors = 100 * np.abs(found / true - 1)
+    return {
+        "network": network,
+        "model": model,
+        "reference": reference,
+        "policies": len(true),
+        "spearman": float(spearmanr(found, true).statistic),
+        "median_error_percent": float(np.median(errors)),
+        "p95_error_percent": float(np.quantile(errors, 0.95)),
+    }
+
+
+def picture(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Model against reference, one panel per pair of model and reference."""
+    shown = [each for each in comparisons if "linear" not in each[1]]
+    figure = Figure(figsize=(4 * len(NETWORKS), 3.6 * -(-len(shown) // len(NETWORKS))), dpi=130)
+    figure.set_layout_engine("constrained")
+    for place, (network, model, reference, found, true) in enumerate(shown, start=1):
+        axes = figure.add_subplot(-(-len(shown) // len(NETWORKS)), len(NETWORKS), place)
+        low, high = 1e3 * min(found.min(), true.min()), 1e3 * max(found.max(), true.max())
+        axes.plot([low, high], [low, high], color=GREY, linewidth=1)
+        axes.scatter(1e3 * true, 1e3 * found, s=9, color=BLUE, alpha=0.7, linewidths=0)
+        axes.set(xlabel=f"{reference}, ms", ylabel=f"{model}, ms", title=network)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    cli.run(main, prog=f"python -m benchmarks.{NAME}")
