@@ -183,7 +183,13 @@ def bitfusion_against_scalesim(python: Path, model: str, count: int, seed: int) 
     each: list[Convolution] = [layer for found in layers for layer in found]
     asked = cycles(python, each, rows=32, columns=16)
     simulated = np.array([sum(asked[layer] for layer in found) for found in layers]) / 500e6
-    return model, "bitfusion, compute only", "SCALE-Sim", _priced(problem.target, networks), simulated
+    return (
+        model,
+        "bitfusion, compute only",
+        "SCALE-Sim",
+        _priced(problem.target, networks),
+        simulated,
+    )
 
 
 def _at_8_bits(policy: CompressionPolicy) -> CompressionPolicy:
