@@ -20,8 +20,8 @@ def main(
 
     Args:
         run: the run folder.
-        format: comma-separated: policy (JSON), onnx (int8 QDQ for ONNX Runtime), packed (the
-            smallest file, loads back into PyTorch).
+        format: comma-separated: policy (JSON), onnx (int8 QDQ for ONNX Runtime), tflite (int8 for
+            LiteRT and for Arm's compiler), packed (the smallest file, loads back into PyTorch).
         out: folder for the files; default <run>/export.
     """
     names = [name.strip() for name in format.split(",") if name.strip()]

@@ -1,6 +1,7 @@
 """The exported files of a finished run give the accuracy that its result.json states.
 
-Runs the ONNX file in ONNX Runtime and the packed file in the exact reference on all test images.
+Runs the ONNX file in ONNX Runtime, the TensorFlow Lite file in LiteRT and the packed file in the
+exact reference on all test images.
 
     python -m benchmarks.exports --run-dir runs/cifar10_edge_npu
 """
@@ -18,7 +19,7 @@ import tyro
 from ajpq import api, cli
 from ajpq.base import build_problem
 from ajpq.data import test_batches
-from ajpq.exporters.verify import run_onnx
+from ajpq.exporters.verify import run_onnx, run_tflite
 from ajpq.packed import load
 from ajpq.policy import load_policy
 from ajpq.problem import network_of
@@ -47,21 +48,31 @@ def main(
     batches = list(test_batches(problem.dataset, 500))[: 2 if quick else None]
     labels = np.concatenate([part.numpy() for _, part in batches])
     with tempfile.TemporaryDirectory() as folder:
-        _, onnx_file, packed_file = api.export(run_dir, ["policy", "onnx", "packed"], Path(folder))
+        onnx_file, tflite_file, packed_file = api.export(
+            run_dir, ["onnx", "tflite", "packed"], Path(folder)
+        )
         packed = load(packed_file)
         run = prepare(packed)
-        reference = np.concatenate([run(images).numpy() for images, _ in batches])
-        onnx = run_onnx(onnx_file, [images.numpy() for images, _ in batches])
-        sizes = {"packed": packed_file.stat().st_size, "onnx": onnx_file.stat().st_size}
+        reference = np.concatenate([run(part).numpy() for part, _ in batches])
+        images = [part.numpy() for part, _ in batches]
+        ran = {"onnx": run_onnx(onnx_file, images), "tflite": run_tflite(tflite_file, images)}
+        files = {"packed": packed_file, "onnx": onnx_file, "tflite": tflite_file}
+        sizes = {name: path.stat().st_size for name, path in files.items()}
     stated = top1(reference, labels) if quick else result["found"]["top1_test"]
-    answers = {"packed": top1(reference, labels), "onnx": top1(onnx, labels)}
-    agreement = 100 * float((onnx.argmax(1) == reference.argmax(1)).mean())
+    answers = {
+        "packed": top1(reference, labels),
+        **{name: top1(logits, labels) for name, logits in ran.items()},
+    }
+    agreement = {
+        name: 100 * float((logits.argmax(1) == reference.argmax(1)).mean())
+        for name, logits in ran.items()
+    }
     weights = load_weights(run_dir / "weights.safetensors")
     original = network_of(problem, load_policy(run_dir / "policy.json"), weights)
     record_test(problem, run_dir, f"{run_dir.name} (exported files)", result["policy"], answers)
     rows = [
         {"format": name, "bytes": sizes[name], "top1_test": answers[name], "stated": stated}
-        for name in ("packed", "onnx")
+        for name in answers
     ]
     path = write_result(
         NAME,
@@ -69,8 +80,14 @@ def main(
         seed=result["seed"],
         rows=rows,
         bars={
-            "onnx_difference_points_at_most": at_most(abs(answers["onnx"] - stated), 0.1),
-            "onnx_agreement_percent_at_least": at_least(agreement, 99.5),
+            **{
+                f"{name}_difference_points_at_most": at_most(abs(answers[name] - stated), 0.1)
+                for name in ran
+            },
+            **{
+                f"{name}_agreement_percent_at_least": at_least(agreement[name], 99.5)
+                for name in ran
+            },
             "packed_difference_points_at_most": at_most(abs(answers["packed"] - stated), 0.0),
             "packed_bit_equal_at_least": at_least(float(bit_equal(original, packed)), 1.0),
         },

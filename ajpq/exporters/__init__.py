@@ -8,6 +8,7 @@ from pathlib import Path
 from ajpq.exporters.onnx_file import export_onnx
 from ajpq.exporters.packed_file import export_packed
 from ajpq.exporters.policy_file import export_policy
+from ajpq.exporters.tflite_file import export_tflite
 from ajpq.policy import CompressionPolicy
 from hw_models.network import Network
 
@@ -17,5 +18,6 @@ Exporter = Callable[[Network, CompressionPolicy, Path], Path]
 EXPORTERS: Mapping[str, Exporter] = {
     "policy": export_policy,
     "onnx": export_onnx,
+    "tflite": export_tflite,
     "packed": export_packed,
 }

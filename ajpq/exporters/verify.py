@@ -34,3 +34,37 @@ def run_onnx(path: Path, batches: Iterable[np.ndarray], threads: int = 1) -> np.
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return np.concatenate([session.run(["logits"], {"input": batch})[0] for batch in batches])
+
+
+def run_tflite(path: Path, batches: Iterable[np.ndarray]) -> np.ndarray:
+    """Logits of an int8 TensorFlow Lite file in LiteRT on the processor, one image at a time.
+
+    Args:
+        batches: float32 ``[N, C, H, W]``, normalised.
+
+    Returns:
+        ``[sum of N, classes]`` float32.
+
+    Raises:
+        AjpqError: ai-edge-litert is not installed.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise AjpqError(
+            "running a TensorFlow Lite file needs the package ai-edge-litert: "
+            "pip install ai-edge-litert"
+        ) from error
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    scale, zero = source["quantization"]
+    logits = []
+    for image in np.concatenate(list(batches)):
+        codes = np.clip(np.rint(image.transpose(1, 2, 0) / scale) + zero, -128, 127)
+        interpreter.set_tensor(source["index"], codes[None].astype(np.int8))
+        interpreter.invoke()
+        logits.append(interpreter.get_tensor(result["index"])[0])
+    scale, zero = result["quantization"]
+    real: np.ndarray = (np.array(logits, dtype=np.float32) - zero) * np.float32(scale)
+    return real

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ajpq.exporters import EXPORTERS
-from ajpq.exporters.verify import run_onnx
+from ajpq.exporters.verify import run_onnx, run_tflite
 from ajpq.packed import load
 from ajpq.policy import load_policy, uniform_policy
 from ajpq.reference import simulate
@@ -36,9 +36,23 @@ def test_packed_gives_the_same_logits(network, tmp_path):
     assert torch.equal(simulate(load(path), images), simulate(network, images))
 
 
+def test_tflite_gives_logits_within_a_few_codes(network, tmp_path):
+    path = EXPORTERS["tflite"](network, POLICY, tmp_path)
+    images = random_images(20)
+    found = run_tflite(path, [images[:8], images[8:]])
+    expected = simulate(network, torch.from_numpy(images)).numpy()
+    assert found.shape == expected.shape
+    assert abs(found - expected).max() < 0.05 * abs(expected).max()
+
+
 def test_all_formats_write_different_files_into_the_folder(network, tmp_path):
     paths = {write(network, POLICY, tmp_path) for write in EXPORTERS.values()}
-    assert sorted(path.name for path in paths) == ["model.ajpq", "model.onnx", "policy.json"]
+    assert sorted(path.name for path in paths) == [
+        "model.ajpq",
+        "model.onnx",
+        "model.tflite",
+        "policy.json",
+    ]
     assert all(path.parent == tmp_path for path in paths)
 
 
@@ -50,3 +64,6 @@ def test_missing_packages_are_named(network, tmp_path, monkeypatch):
         EXPORTERS["onnx"](network, POLICY, tmp_path)
     with pytest.raises(AjpqError, match="package onnxruntime: pip install"):
         run_onnx(path, [random_images(1)])
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(AjpqError, match="pip install ai-edge-litert"):
+        run_tflite(path, [random_images(1)])
