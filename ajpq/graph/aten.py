@@ -22,6 +22,11 @@ def _operation(fx_node: Any) -> tuple[str, bool]:
     return name.removesuffix("_"), name.endswith("_")
 
 
+def operation_name(fx_node: Any) -> str:
+    """Name of an ATen call without its namespace."""
+    return _operation(fx_node)[0]
+
+
 def is_supported(fx_node: Any) -> bool:
     """Whether an operation of this name is known, or has no effect."""
     name, in_place = _operation(fx_node)

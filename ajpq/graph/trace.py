@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ajpq.graph.aten import convert, is_supported
+from ajpq.graph.aten import convert, is_supported, operation_name
 from ajpq.graph.execute import execute
 from ajpq.graph.structure import Graph
 from ajpq.graph.tracer import Tracer, Value, unsupported
@@ -28,7 +28,9 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
         input_shape: ``(C, H, W)``.
 
     Returns:
-        The graph; executing it has been checked to give what the module gives.
+        The graph; executing it has been checked to give what the module gives. It ends with the
+        logits: a softmax at the end of the module is left out, because it ranks no class anew and
+        belongs to whoever reads the result.
 
     Raises:
         UnsupportedModuleError: naming the module path, its class and the operation.
@@ -36,8 +38,10 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
     images = _random_images(model, input_shape)
     with _evaluation_mode(model), torch.no_grad():
         program = _export(model, images)
-        graph = _convert(program, type(model).__name__, input_shape)
-        _check(graph, model, images)
+        probabilities = _final_softmax(program)
+        graph = _convert(program, probabilities, type(model).__name__, input_shape)
+        finish = _PROBABILITIES[operation_name(probabilities)] if probabilities else _logits
+        _check(graph, model, images, finish)
     return graph
 
 
@@ -70,12 +74,36 @@ def _export(model: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
         ) from error
 
 
+def _final_softmax(program: torch.export.ExportedProgram) -> Any | None:
+    """The node that turns the logits into probabilities at the very end, if there is one."""
+    output = next(node for node in program.graph.nodes if node.op == "output")
+    last = output.args[0][0] if len(output.args[0]) == 1 else None
+    if last is None or last.op != "call_function" or len(last.users) > 1:
+        return None
+    over_classes = len(last.args) > 1 and last.args[1] in (1, -1)
+    return last if operation_name(last) in _PROBABILITIES and over_classes else None
+
+
+def _logits(values: Tensor) -> Tensor:
+    return values
+
+
+_PROBABILITIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda logits: logits.softmax(1),
+    "log_softmax": lambda logits: logits.log_softmax(1),
+}
+
+
 def _convert(
-    program: torch.export.ExportedProgram, name: str, input_shape: tuple[int, ...]
+    program: torch.export.ExportedProgram,
+    probabilities: Any | None,
+    name: str,
+    input_shape: tuple[int, ...],
 ) -> Graph:
     signature = program.graph_signature
     stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    calls = [node for node in program.graph.nodes if node.op == "call_function"]
+    nodes = [node for node in program.graph.nodes if node is not probabilities]
+    calls = [node for node in nodes if node.op == "call_function"]
     _check_supported(calls)
     tracer = Tracer(input_shape, _BATCH, stored)
     for node in program.graph.nodes:
@@ -83,7 +111,9 @@ def _convert(
             tracer.values[node] = Value.of_edge("input", input_shape)
     for node in calls:
         convert(tracer, node)
-    output = _output_edge(tracer, next(n for n in program.graph.nodes if n.op == "output"))
+    if probabilities is not None:
+        tracer.values[probabilities] = tracer.values[probabilities.args[0]]
+    output = _output_edge(tracer, next(node for node in nodes if node.op == "output"))
     return _without_dead_nodes(tracer, name, output)
 
 
@@ -129,10 +159,12 @@ def _without_dead_nodes(tracer: Tracer, name: str, output: str) -> Graph:
     return Graph(name, "input", output, shapes, tuple(reversed(kept)))
 
 
-def _check(graph: Graph, model: nn.Module, images: Tensor) -> None:
+def _check(
+    graph: Graph, model: nn.Module, images: Tensor, finish: Callable[[Tensor], Tensor]
+) -> None:
     """A wrong trace would silently compress another network, so it is compared once."""
     expected = model(images)
-    actual = execute(graph, model.state_dict(), images)
+    actual = finish(execute(graph, model.state_dict(), images))
     atol = _TOLERANCE * float(expected.abs().max().nan_to_num())
     if not torch.allclose(actual, expected, rtol=0, atol=atol, equal_nan=True):
         raise UnsupportedModuleError(

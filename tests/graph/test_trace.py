@@ -224,3 +224,18 @@ def test_a_network_that_works_in_place_on_a_view_is_refused():
 
     with pytest.raises(UnsupportedModuleError, match="in-place"):
         trace(InPlaceView(), IMAGE)
+
+
+@pytest.mark.parametrize("ending", [torch.nn.Softmax(1), torch.nn.LogSoftmax(-1)])
+def test_probabilities_at_the_end_are_left_to_the_reader(ending):
+    model = build(next(iter(NETWORKS)))
+    graph = trace(torch.nn.Sequential(model, ending), IMAGE)
+    x = images(3)
+    state = {f"0.{name}": value for name, value in model.state_dict().items()}
+    torch.testing.assert_close(execute(graph, state, x), model(x))
+
+
+def test_a_softmax_over_something_else_is_refused():
+    model = torch.nn.Sequential(build(next(iter(NETWORKS))), torch.nn.Softmax(0))
+    with pytest.raises(UnsupportedModuleError, match=r"aten.softmax.int is not supported"):
+        trace(model, IMAGE)
