@@ -120,6 +120,8 @@ def table(
         channels: how many numbers of channels of each layer, in equal steps up to its own.
         widths: of the weights, where they make a difference.
     """
+    if channels < 1 or any(width not in range(2, 9) for width in widths):
+        raise AjpqError(f"expected channels >= 1 and widths in 2..8, got {channels=}, {widths=}")
     if out.exists():
         raise AjpqError(f"{out} exists; give another name: --out FILE")
     lines = to_measure(untrained_network(model, image_size, classes), channels, widths)

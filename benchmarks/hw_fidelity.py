@@ -36,6 +36,7 @@ from ajpq.reporting.style import BLUE, GREY
 from benchmarks.harness import at_least, at_most, command_line, write_result
 from benchmarks.scalesim import Convolution, convolutions, cycles
 from envs.measured import random_policies
+from hw_models.analytic.bitfusion import BitFusion
 from hw_models.base import NetworkCost, Target
 from hw_models.fitted import entropy_bytes, fit_to
 from hw_models.network import Network, macs
@@ -174,22 +175,19 @@ def _amounts(networks: Sequence[Network]) -> np.ndarray:
 
 
 def bitfusion_against_scalesim(python: Path, model: str, count: int, seed: int) -> Comparison:
-    """Both at 8 bits, where Bit Fusion is an array of 32 x 16 multipliers, and without memory."""
+    """Both at 8 bits, where a unit of Bit Fusion is one multiplier, and without memory."""
     problem = problem_of(model, "bitfusion,bus_bits_per_cycle=1000000000", seed)
+    device = problem.target
+    assert isinstance(device, BitFusion)
     direct = direct_weights(problem)
     chosen = random_policies(problem, MAX_SPARSITY, count, seed)
     networks = [network_of(problem, _at_8_bits(policy), direct) for policy in chosen]
     layers = [convolutions(network) for network in networks]
     each: list[Convolution] = [layer for found in layers for layer in found]
-    asked = cycles(python, each, rows=32, columns=16)
-    simulated = np.array([sum(asked[layer] for layer in found) for found in layers]) / 500e6
-    return (
-        model,
-        "bitfusion, compute only",
-        "SCALE-Sim",
-        _priced(problem.target, networks),
-        simulated,
-    )
+    asked = cycles(python, each, rows=device.array_rows, columns=device.array_columns)
+    simulated = np.array([sum(asked[layer] for layer in found) for found in layers])
+    name = "bitfusion, compute only"
+    return model, name, "SCALE-Sim", _priced(device, networks), simulated / device.clock_hz
 
 
 def _at_8_bits(policy: CompressionPolicy) -> CompressionPolicy:

@@ -161,7 +161,7 @@ def _refill(
     if good(actions):
         for layer in np.argsort((actions * movable).sum(1), kind="stable"):
             alone = np.outer(np.arange(len(actions)) == layer, movable)
-            actions = _move(actions, knobs, alone, -_STEPS, good)
+            actions = _move(actions, knobs, alone, -_STEPS, good, tightest=0)
     return actions
 
 
@@ -171,6 +171,7 @@ def _move(
     movable: np.ndarray,
     loosest: int,
     good: Callable[[np.ndarray], bool],
+    tightest: int = _STEPS,
 ) -> np.ndarray:
     """Bisect the loosest common step at which ``good`` holds; the tightest if it never does.
 
@@ -186,9 +187,9 @@ def _move(
 
     if good(moved(loosest)):
         return moved(loosest)
-    if not good(moved(_STEPS)):
-        return moved(_STEPS)
-    low, high = loosest, _STEPS
+    if not good(moved(tightest)):
+        return moved(tightest)
+    low, high = loosest, tightest
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if good(moved(middle)) else (middle, high)

@@ -163,7 +163,7 @@ def unprunable_layers(problem: Problem) -> frozenset[str]:
 def latency_shares(problem: Problem) -> dict[str, float]:
     """Layer name -> its share of the int8 network's latency; empty where the target has none."""
     int8 = network_of(problem, problem.uniform(8), direct_weights(problem))
-    found = layer_latencies(int8, problem.target)
+    found = layer_latencies(int8, problem.pricing)
     total = sum(found.values())
     return {name: latency / total for name, latency in found.items()} if total else {}
 

@@ -21,6 +21,7 @@ from ajpq.runs.journal import Journal, read_journal
 from envs.actions import decode, make_knobs
 from envs.build import sparsity_leaders, unprunable_layers
 from hw_models.base import LayerCost, NetworkCost
+from hw_models.checks import checked_costs
 from hw_models.fitted import fit_error, fit_to
 
 KIND = "measurement"
@@ -28,6 +29,7 @@ POLICIES = 60
 # The rest is held out, to say how good the fit is; then all are fitted to.
 _FITTED_SHARE = 2 / 3
 _GOOD = 0.9
+_ATTEMPTS = 20
 
 
 def measured_first(
@@ -47,15 +49,22 @@ def measured_first(
         return problem, []
     policies = [
         problem.uniform(8),  # what all ratios refer to
-        *random_policies(problem, config.max_sparsity, POLICIES, config.seed),
+        *random_policies(problem, config.max_sparsity, POLICIES, config.seed, config.fixed_bits),
     ]
     direct = direct_weights(problem)
     networks = [network_of(problem, policy, direct) for policy in policies]
-    known = {entry["hash"]: entry for entry in read_journal(run_dir / "journal.jsonl")}
-    if all(known.get(policy.hash, {}).get("kind") == KIND for policy in policies):
-        costs = [_cost(known[policy.hash]["cost"]) for policy in policies]
-    else:
-        costs = problem.target.costs(networks)
+    known = {
+        entry["hash"]: _cost(entry["cost"])
+        for entry in read_journal(run_dir / "journal.jsonl")
+        if entry["kind"] == KIND
+    }
+    missing = {
+        policy.hash: network
+        for policy, network in zip(policies, networks, strict=True)
+        if policy.hash not in known
+    }
+    known |= zip(missing, checked_costs(problem.target, list(missing.values())), strict=True)
+    costs = [known[policy.hash] for policy in policies]
     entries: list[dict[str, Any]] = [
         {"kind": KIND, "hash": policy.hash, "cost": asdict(cost)}
         for policy, cost in zip(policies, costs, strict=True)
@@ -86,21 +95,26 @@ def journalled(entries: Sequence[Mapping[str, Any]], journal: Journal) -> None:
 
 
 def random_policies(
-    problem: Problem, max_sparsity: float, count: int, seed: int
+    problem: Problem, max_sparsity: float, count: int, seed: int, fixed_bits: int | None = None
 ) -> list[CompressionPolicy]:
-    """Policies from next to nothing pruned to next to everything, different ones."""
+    """Policies from next to nothing pruned to next to everything, different ones.
+
+    Fewer than ``count`` where a target leaves so little choice that there are not so many.
+    """
     target = problem.target
     knobs = make_knobs(
         target.weight_bits,
         target.activation_bits,
         max_sparsity=max_sparsity,
-        fixed_bits=None,
+        fixed_bits=fixed_bits,
         granularity=target.channel_granularity,
     )
     leaders, unprunable = sparsity_leaders(problem), unprunable_layers(problem)
     rng = np.random.default_rng((seed, 3))
     found: dict[str, CompressionPolicy] = {}
-    while len(found) < count:
+    for _ in range(_ATTEMPTS * count):
+        if len(found) == count:
+            break
         shape = (len(leaders), len(knobs.names))
         actions = np.clip(rng.random(shape[1]) + rng.normal(0, 0.3, shape), 0, 1)
         policy = decode(actions, problem.scores, leaders, unprunable, knobs, problem.quantizer)

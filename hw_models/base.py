@@ -63,7 +63,8 @@ class Target(ABC):
 
     @abstractmethod
     def cost(self, network: Network) -> NetworkCost:
-        """Price one network; deterministic, and safe to call from several processes."""
+        """Price one network; deterministic, unless it is ``measured``, and safe to call from
+        several processes."""
 
     def costs(self, networks: Sequence[Network]) -> list[NetworkCost]:
         """Price several; equal to asking one after the other."""

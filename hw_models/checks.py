@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import traceback
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -25,8 +26,29 @@ def checked_cost(target: Target, network: Network) -> NetworkCost:
             zero or more, ``cost()`` raises, or it takes longer than ``target.time_limit_s``;
             target, layer and value are named.
     """
+    return _checked(f"target {target.name!r}", _answer(target, network))
+
+
+def checked_costs(target: Target, networks: Sequence[Network]) -> list[NetworkCost]:
+    """``target.costs(networks)``, each answer checked like that of :func:`checked_cost`.
+
+    There is no limit on the time: measuring many networks takes as long as it takes.
+    """
     label = f"target {target.name!r}"
-    cost = _answer(target, network, label)
+    try:
+        costs = list(target.costs(networks))
+    except AjpqError:
+        raise
+    except Exception as error:  # whatever someone else's code raises
+        raise _named(label, error) from error
+    if len(costs) != len(networks):
+        raise AjpqError(
+            f"{label}: costs() returned {len(costs)} answers for {len(networks)} networks"
+        )
+    return [_checked(label, cost) for cost in costs]
+
+
+def _checked(label: str, cost: object) -> NetworkCost:
     if not isinstance(cost, NetworkCost):
         raise AjpqError(f"{label}: cost() returned {_short(cost)}, expected a NetworkCost")
     if not isinstance(cost.per_layer, tuple):
@@ -39,11 +61,12 @@ def checked_cost(target: Target, network: Network) -> NetworkCost:
     return cost
 
 
-def _answer(target: Target, network: Network, label: str) -> object:
+def _answer(target: Target, network: Network) -> object:
     """What ``cost()`` returns, if it returns in time.
 
     It runs in a thread that is left behind when it does not.
     """
+    label = f"target {target.name!r}"
     outcome: list[tuple[object, Exception | None]] = []
 
     def ask() -> None:
@@ -63,10 +86,15 @@ def _answer(target: Target, network: Network, label: str) -> object:
     if isinstance(error, AjpqError):
         raise error
     if error is not None:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{frame.filename}:{frame.lineno}"
-        raise AjpqError(f"{label}: {type(error).__name__}: {error} ({place})") from error
+        raise _named(label, error) from error
     return answer
+
+
+def _named(label: str, error: Exception) -> AjpqError:
+    """What someone else's code raised, in one line that says where."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{frame.filename}:{frame.lineno}"
+    return AjpqError(f"{label}: {type(error).__name__}: {error} ({place})")
 
 
 def _check_fields(label: str, cost: NetworkCost | LayerCost, names: tuple[str, ...]) -> None:

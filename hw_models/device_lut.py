@@ -66,7 +66,10 @@ class DeviceLut(Target):
 
     @cached_property
     def _widths(self) -> tuple[int, ...]:
-        measured = sorted({point[2] for points in self._rows.values() for point in points})
+        layers = (points for key, points in self._rows.items() if key[0] in (*_LAYERS, _DEPTHWISE))
+        measured = sorted({point[2] for points in layers for point in points})
+        if not measured:
+            raise AjpqError(f"{self.table}: no row of a conv, depthwise or linear layer")
         return (0, *range(max(measured[0], 2), measured[-1] + 1))
 
     @cached_property
@@ -138,7 +141,7 @@ def described(network: Network, operator: Operator) -> tuple[Key, np.ndarray]:
 def _read(path: Path) -> dict[Key, dict[Point, float]]:
     """Key -> point -> microseconds."""
     try:
-        with path.open(newline="") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
     except OSError as error:
         raise AjpqError(f"cannot read the table {path}: {error.strerror}") from error
@@ -146,7 +149,7 @@ def _read(path: Path) -> dict[Key, dict[Point, float]]:
         raise AjpqError(f"{path}: expected rows with the columns {', '.join(COLUMNS)}")
     found: dict[Key, dict[Point, float]] = defaultdict(dict)
     for line, row in enumerate(rows, start=2):
-        key = tuple(row[name].strip() for name in KEYS)
+        key = tuple((row[name] or "").strip() for name in KEYS)
         try:
             point = tuple(int(row[name]) for name in AXES)
             latency = float(row["latency_us"])

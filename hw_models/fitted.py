@@ -133,7 +133,9 @@ def _trees(networks: Sequence[Network], costs: Sequence[NetworkCost], seed: int)
         for operator in network.operators:
             rows.append(_features(network, operator))
             microseconds.append(1e6 * told.pop(operator.name, 0.0))
-        elsewhere += sum(told.values()) / len(costs)
+        by_layers = sum(layer.latency_s or 0.0 for layer in cost.per_layer)
+        unnamed = max((cost.latency_s or 0.0) - by_layers, 0.0)
+        elsewhere += (sum(told.values()) + unnamed) / len(costs)
     # Without bootstrap and with leaves of one, what was measured comes out as it was measured.
     model = ExtraTreesRegressor(_TREES, random_state=seed)
     model.fit(np.array(rows), np.array(microseconds))
@@ -192,7 +194,7 @@ def entropy_bytes(codes: np.ndarray) -> float:
 
 
 def _prices(networks: Sequence[Network], costs: Sequence[NetworkCost], seed: int) -> Latencies:
-    """``seed`` is not needed: the best prices are unique."""
+    """``seed`` is not needed: nothing here is random."""
     names = list(dict.fromkeys(op.name for network in networks for op in network.operators))
     places = {name: place for place, name in enumerate(names)}
 
@@ -232,10 +234,11 @@ def _amounts(network: Network, operator: Operator) -> tuple[float, float, float]
 
 
 def _stored(network: Network) -> np.ndarray:
-    """``[3]`` entropy of all codes in bytes, number of rows, 1."""
+    """``[4]`` entropy of all codes in bytes, their number, the number of rows, 1."""
     found = [op.weights for op in network.operators if op.weights is not None]
     codes = sum(entropy_bytes(weights.codes) for weights in found)
-    return np.array([codes, sum(len(weights.bits) for weights in found), 1.0])
+    count = sum(weights.codes.size for weights in found)
+    return np.array([codes, count, sum(len(weights.bits) for weights in found), 1.0])
 
 
 def _fit_storage(networks: Sequence[Network], costs: Sequence[NetworkCost]) -> np.ndarray | None:

@@ -22,6 +22,7 @@ from hw_models.liveness import peak_activation_bytes
 from hw_models.network import Network
 
 CACHE = "host-cpu"
+ANSWER_FORMAT = 1  # raised when the files that are timed, or how they are timed, change
 # So many networks are timed in turn by one process.
 _AT_ONCE = 20
 _remembered: dict[str, str] = {}
@@ -75,6 +76,8 @@ class HostCpu(Target):
 
 def _model(network: Network) -> bytes:
     try:
+        import onnxruntime  # noqa: F401  # asked for later, in another process too
+
         from hw_models.onnx.lower import build_model
     except ImportError as error:
         raise AjpqError(
@@ -101,7 +104,7 @@ def _key(network: Network, threads: int) -> str:
     edges = sorted(
         (edge.name, edge.shape, edge.bits, edge.signed) for edge in network.edges.values()
     )
-    machine = (_processor(), onnxruntime.__version__, threads)
+    machine = (ANSWER_FORMAT, _processor(), onnxruntime.__version__, threads)
     return hashlib.sha256(repr((machine, operators, edges)).encode()).hexdigest()
 
 
@@ -110,8 +113,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    wanted = ("model name", "flags", "cache size")
-    return "".join(sorted({line for line in lines if line.startswith(wanted)}))
+    wanted = ("model name", "flags", "cache size", "CPU part", "CPU implementer", "Features")
+    told = sorted({line for line in lines if line.startswith(wanted)})
+    return "".join(told) or platform.processor() or platform.machine()
 
 
 def _time(models: Sequence[bytes], threads: int) -> list[dict[str, Any]]:

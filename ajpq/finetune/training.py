@@ -130,10 +130,17 @@ def run_stage(
 
 
 def _with_steps(stage: Stage, inputs: StageInputs, state: State) -> State:
-    """``state`` with the steps of the grids, which a stage that learns them trains too."""
-    if stage.grids == "fitted" or inputs.goal is None or learned_steps(inputs.graph, state):
+    """``state`` with the steps of the grids if the stage learns them, without them if not."""
+    if inputs.goal is None:
+        return state
+    if stage.grids == "fitted":  # what an earlier stage learned belongs to other weights
+        learned = {step_name(layer.name) for layer in layers(inputs.graph)}
+        return {name: value for name, value in state.items() if name not in learned}
+    if learned_steps(inputs.graph, state):
         return state
     goal = inputs.goal
+    if getattr(goal.quantizer, "granularity", "channel") != "channel":
+        raise AjpqError("learned grids are one per channel; the quantizer wants one per tensor")
     fitted = fit_scales(inputs.graph, state, goal.bits, goal.quantizer)
     return {**state, **{step_name(layer): steps for layer, steps in fitted.items()}}
 

@@ -9,8 +9,8 @@ from tests.e2e.commands import command, journal, search
 NOISY = """
 import random
 
-from hw_models.base import NetworkCost, Target
-from hw_models.network import macs
+from hw_models.base import LayerCost, NetworkCost, Target
+from hw_models.network import row_macs
 
 
 class Board(Target):
@@ -20,7 +20,10 @@ class Board(Target):
     measured = True
 
     def cost(self, network):
-        return NetworkCost(latency_s=1e-9 * (macs(network) + 1000) * random.uniform(0.99, 1.01))
+        times = [1e-9 * row_macs(network, op) * len(op.weights.bits) for op in network.layers]
+        times = [time * random.uniform(0.99, 1.01) for time in times]
+        layers = tuple(LayerCost(op.name, time) for op, time in zip(network.layers, times))
+        return NetworkCost(latency_s=sum(times) + 1e-6, per_layer=layers)
 """
 
 
