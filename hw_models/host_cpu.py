@@ -59,7 +59,7 @@ class HostCpu(Target):
         """Costs of several networks, timed in turn with each other."""
         models = [_model(network) for network in networks]
         keys = [_key(network, self.threads) for network in networks]
-        known = {key: _remembered.get(key) or answers.read(CACHE, key) for key in keys}
+        known = {key: _remembered.get(key) or _read(key) for key in keys}
         missing = {key: model for key, model in zip(keys, models, strict=True) if not known[key]}
         while missing:
             some = [missing.popitem() for _ in range(min(_AT_ONCE, len(missing)))]
@@ -72,6 +72,16 @@ class HostCpu(Target):
             _cost(network, json.loads(known[key] or ""), len(model))
             for network, key, model in zip(networks, keys, models, strict=True)
         ]
+
+
+def _read(key: str) -> str | None:
+    """An answer on disk, unless it is damaged."""
+    text = answers.read(CACHE, key)
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return None
+    return text if isinstance(found, dict) and found.keys() >= {"latency_s", "nodes"} else None
 
 
 def _model(network: Network) -> bytes:

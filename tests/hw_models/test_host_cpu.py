@@ -44,6 +44,15 @@ def test_what_was_measured_once_is_not_measured_again(monkeypatch):
     assert TARGET.cost(conv_network()) == first  # from the disk
 
 
+def test_a_damaged_answer_on_disk_is_measured_again(tmp_path, monkeypatch):
+    TARGET.cost(conv_network())
+    (kept,) = tmp_path.rglob("*.json")
+    for rubbish in ("{", "[]", "{}"):
+        kept.write_text(rubbish)
+        monkeypatch.setattr(host_cpu, "_remembered", {})
+        assert TARGET.cost(conv_network()).latency_s > 0
+
+
 def test_a_failing_runtime_is_quoted():
     with pytest.raises(AjpqError, match=r"ONNX Runtime failed: .*[Pp]rotobuf"):
         host_cpu._time([b"no model"], 1)
