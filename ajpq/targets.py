@@ -22,6 +22,7 @@ from hw_models.contract import findings
 from hw_models.device_lut import to_measure
 from hw_models.errors import AjpqError
 from hw_models.registry import load_target, target_names
+from hw_models.trials import forms_of
 
 Name = Annotated[str, tyro.conf.Positional]
 
@@ -56,17 +57,23 @@ def show(target: Name) -> None:
     console.print(_description(found), highlight=False, markup=False)
 
 
-def check(target: Name) -> None:
+def check(target: Name, model: str | None = None, image_size: int = 32, classes: int = 10) -> None:
     """Try a device on small networks: is every promise of a cost model kept?
 
     Exits with code 1 if one is not.
 
     Args:
-        target: a name, a YAML file, module:Class or path.py:Class.
+        target: a name, a YAML file, a table of layers, module:Class or path.py:Class.
+        model: try it on this network instead, for a device that knows certain layers only.
+        image_size: height and width of the images of that network.
+        classes: its number of classes.
     """
     found = load_target(target)
+    trials = None
+    if model is not None:
+        trials = forms_of(untrained_network(model, image_size, classes), found)
     console, failed = Console(), False
-    for finding in findings(found):
+    for finding in findings(found, trials):
         mark = "[green]ok[/green]    " if finding.passed else "[red]failed[/red]"
         console.print(f"{mark} {finding.check}: ", end="")
         console.print(finding.detail, markup=False, highlight=False, soft_wrap=True)

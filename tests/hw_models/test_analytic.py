@@ -9,7 +9,6 @@ import pytest
 from hw_models.analytic.base import AnalyticTarget, Prices
 from hw_models.analytic.work import joined, work_of
 from hw_models.checks import checked_cost
-from hw_models.contract import with_activations
 from hw_models.errors import AjpqError
 from hw_models.liveness import edge_bytes
 from hw_models.registry import load_target
@@ -21,6 +20,7 @@ from hw_models.samples import (
     with_widths,
 )
 from hw_models.size_only import SizeOnly, stored_bytes
+from hw_models.trials import with_activations
 
 NAMES = ("bismo", "bitfusion", "mpic", "ne16", "roofline")
 BIT_FLEXIBLE_INPUTS = ("bismo", "bitfusion", "mpic", "roofline")

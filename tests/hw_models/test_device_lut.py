@@ -102,3 +102,19 @@ def test_the_command_writes_what_is_to_be_measured_and_keeps_what_was(tmp_path):
     again = command("targets", "table", "resnet8", "--out", path)
     assert again.returncode == 2
     assert "give another name" in again.stderr
+
+
+def test_a_table_is_checked_on_the_network_that_it_was_made_for(tmp_path):
+    assert command("targets", "table", "resnet8", "--out", tmp_path / "layers.csv").returncode == 0
+    lines = (tmp_path / "layers.csv").read_text().splitlines()
+    path = written(tmp_path, lines, bilinear)
+    passed = command("targets", "check", path, "--model", "resnet8")
+    assert passed.returncode == 0, passed.stdout
+    assert "failed" not in passed.stdout
+    short = tmp_path / "short.csv"
+    short.write_text(
+        "\n".join(line for line in path.read_text().splitlines() if "linear" not in line)
+    )
+    failed = command("targets", "check", short, "--model", "resnet8")
+    assert failed.returncode == 1
+    assert "was not measured" in failed.stdout
