@@ -35,10 +35,10 @@ class DeviceLut(Target):
     """Latencies of single layers as somebody measured them, interpolated.
 
     ``table`` is a CSV file with the columns ``kind`` (``conv``, ``depthwise``, ``linear``, or any
-    other operator of the network IR), ``height``, ``width`` (of the output), ``kernel``,
-    ``stride``, ``groups``, ``in_channels``, ``out_channels``, ``weight_bits`` and ``latency_us``;
-    where one number of channels follows from the other, as in depthwise layers, ``out_channels`` is
-    0; a depthwise layer has ``groups`` 0.
+    other operator of the network IR), ``height``, ``width`` (of the output), ``kernel`` (``3``, or
+    ``1x7`` where it is not square), ``stride``, ``groups``, ``in_channels``, ``out_channels``,
+    ``weight_bits`` and ``latency_us``; where one number of channels follows from the other, as in
+    depthwise layers, ``out_channels`` is 0; a depthwise layer has ``groups`` 0.
     Rows that share the first six columns form a grid: every measured number of channels with every
     other and with every width. Between its points latency is linear; below the smallest number of
     channels and the narrowest width it stays what it is there, above the largest there is none.
@@ -121,12 +121,15 @@ def described(network: Network, operator: Operator) -> tuple[Key, np.ndarray]:
     groups = operator.attributes.get("groups", 1)
     depthwise = groups > 1 and groups == source[0] == out[0]
     codes = None if operator.weights is None else operator.weights.codes
-    kernel = operator.attributes.get("kernel", (1, 1))[0]
+    kernel = operator.attributes.get("kernel", (1, 1))
     if codes is not None and codes.ndim == 4:
-        kernel = codes.shape[-1]
+        kernel = codes.shape[2:]
+    rows, columns = (int(size) for size in kernel)
     key = (
         _DEPTHWISE if depthwise else operator.kind,
-        *(str(int(value)) for value in (height, width, kernel)),
+        str(int(height)),
+        str(int(width)),
+        str(rows) if rows == columns else f"{rows}x{columns}",
         str(int(operator.attributes.get("stride", (1, 1))[0])),
         str(0 if depthwise else int(groups)),
     )

@@ -112,10 +112,14 @@ def _from_file(path: Path, spec: str, changed: dict[str, Any]) -> Target:
         raise AjpqError(f"cannot read the target {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise AjpqError(f"the target {path} is not a text file") from error
-    return _from_text(text, path.stem if not changed else spec, f"target {path}", changed)
+    name = path.stem if not changed else spec
+    return _from_text(text, name, f"target {path}", changed, path.parent)
 
 
-def _from_text(text: str, name: str, label: str, changed: dict[str, Any]) -> Target:
+def _from_text(
+    text: str, name: str, label: str, changed: dict[str, Any], folder: Path | None = None
+) -> Target:
+    """``folder``: where the files are that the text names."""
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -125,6 +129,8 @@ def _from_text(text: str, name: str, label: str, changed: dict[str, Any]) -> Tar
     family = content.pop("family")
     if family not in FAMILIES:
         raise UnknownNameError("target family", family, FAMILIES)
+    if folder is not None and isinstance(content.get("table"), str):
+        content["table"] = folder / Path(content["table"]).expanduser()
     return _build(FAMILIES[family], {"name": name, **content, **changed}, label)
 
 

@@ -1,12 +1,19 @@
 """Tables of measured layers."""
 
+import numpy as np
 import pytest
 
 from hw_models.checks import checked_cost
-from hw_models.device_lut import COLUMNS, to_measure
+from hw_models.device_lut import COLUMNS, KEYS, described, to_measure
 from hw_models.errors import AjpqError
 from hw_models.registry import load_target
-from hw_models.samples import conv_network, grouped_network, resnet20_network
+from hw_models.samples import (
+    NetworkBuilder,
+    conv_network,
+    grouped_network,
+    random_weights,
+    resnet20_network,
+)
 from tests.e2e.commands import command
 
 
@@ -118,3 +125,17 @@ def test_a_table_is_checked_on_the_network_that_it_was_made_for(tmp_path):
     failed = command("targets", "check", short, "--model", "resnet8")
     assert failed.returncode == 1
     assert "was not measured" in failed.stdout
+
+
+def test_long_and_tall_kernels_have_rows_of_their_own():
+    b = NetworkBuilder((3, 9, 9), np.random.default_rng(0))
+    tall = b.conv("input", 4, weights=random_weights((4, 3, 7, 1), b.rng))
+    long = b.conv(tall, 4, weights=random_weights((4, 4, 1, 7), b.rng))
+    keys = [described(b.build(long), operator)[0] for operator in b.operators]
+    assert [key[KEYS.index("kernel")] for key in keys] == ["7x1", "1x7"]
+
+
+def test_a_target_file_names_its_table_relative_to_itself(tmp_path):
+    written(tmp_path, to_measure(conv_network()), bilinear)
+    (tmp_path / "board.yaml").write_text("family: device-lut\ntable: board.csv\n")
+    assert load_target(str(tmp_path / "board.yaml")).cost(conv_network()).latency_s > 0
