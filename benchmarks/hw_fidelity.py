@@ -3,11 +3,13 @@
 Two hundred random policies of each of three networks. The fitted models of slow and of measured
 targets see one half of the policies and are judged on the other: Arm's compiler Vela for
 ``edge-npu``, ONNX Runtime on this machine for ``host-cpu``. Beside them a linear model of MACs
-and bytes, which is what one would try first. With ``--scalesim`` the Bit Fusion model at 8 bits
-is held against SCALE-Sim, a simulator that knows nothing of it (:mod:`benchmarks.scalesim`).
+and bytes, which is what one would try first. The Bit Fusion model is held against two tools that
+know nothing of it: with ``--scalesim`` its computing at 8 bits against SCALE-Sim
+(:mod:`benchmarks.scalesim`), with ``--zigzag`` computing and transfers at 2, 4 and 8 bits against
+ZigZag (:mod:`benchmarks.zigzag`).
 
     make bench NAME=hw_fidelity
-    python -m benchmarks.hw_fidelity --scalesim scalesim/bin/python
+    python -m benchmarks.hw_fidelity --scalesim scalesim/bin/python --zigzag zigzag/bin/python
 
 Leave the machine alone meanwhile. Writes docs/hw_fidelity.png too.
 """
@@ -15,7 +17,7 @@ Leave the machine alone meanwhile. Writes docs/hw_fidelity.png too.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +35,7 @@ from ajpq.policy import CompressionPolicy, LayerPolicy
 from ajpq.problem import Problem, direct_weights, network_of
 from ajpq.progress import ConsoleProgress
 from ajpq.reporting.style import BLUE, GREY
+from benchmarks import zigzag as zigzag_tool
 from benchmarks.harness import at_least, at_most, command_line, write_result
 from benchmarks.scalesim import Convolution, convolutions, cycles
 from envs.measured import random_policies
@@ -40,6 +43,7 @@ from hw_models.analytic.bitfusion import BitFusion
 from hw_models.base import NetworkCost, Target
 from hw_models.fitted import entropy_bytes, fit_to
 from hw_models.network import Network, macs
+from hw_models.registry import load_target
 
 NAME = "hw_fidelity"
 PICTURE = Path(__file__).parent.parent / "docs" / "hw_fidelity.png"
@@ -48,12 +52,15 @@ ZOO = Path(__file__).parent.parent / "zoo" / "base"
 # Costs do not depend on what a network has learned: a single step is enough of a training.
 ONE_STEP = Recipe(name="one-step", stages=(Stage(mode="float", steps=1),))
 MAX_SPARSITY = 0.75
+# Slow tools are asked about different layers only: with channels in blocks there are fewer.
+CHANNELS_BY_EIGHT = "edge-npu"
 
 
 def main(
     policies: int = 200,
     seed: int = 0,
     scalesim: Path | None = None,
+    zigzag: Path | None = None,
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Price random policies by model and by reference, write benchmarks/results/hw_fidelity.json.
@@ -62,6 +69,7 @@ def main(
         policies: of each network; half of them are fitted to.
         seed: of the policies.
         scalesim: the interpreter of a virtual environment that has SCALE-Sim.
+        zigzag: the interpreter of one that has ZigZag; half an hour more.
         quick: resnet8 only, a few policies, no picture.
     """
     started = time.monotonic()
@@ -76,13 +84,18 @@ def main(
         for name in ("resnet8",) if quick else ("resnet8", "resnet20"):
             with progress.phase(f"SCALE-Sim: {count} policies of {name}"):
                 comparisons.append(bitfusion_against_scalesim(scalesim, name, count, seed))
+    if zigzag is not None:
+        with progress.phase(f"ZigZag: {count} policies of resnet8"):
+            comparisons.append(bitfusion_against_zigzag(zigzag, "resnet8", count, seed))
     rows = [row(*comparison) for comparison in comparisons]
     ethos = [found for found in rows if found["model"] == "edge-npu, fitted"]
     if not quick:
         picture(comparisons, PICTURE)
     path = write_result(
         NAME,
-        command=command_line(NAME, quick, policies=policies, seed=seed, scalesim=scalesim),
+        command=command_line(
+            NAME, quick, policies=policies, seed=seed, scalesim=scalesim, zigzag=zigzag
+        ),
         seed=seed,
         rows=rows,
         bars={
@@ -180,8 +193,11 @@ def bitfusion_against_scalesim(python: Path, model: str, count: int, seed: int) 
     device = problem.target
     assert isinstance(device, BitFusion)
     direct = direct_weights(problem)
-    chosen = random_policies(problem, MAX_SPARSITY, count, seed)
-    networks = [network_of(problem, _at_8_bits(policy), direct) for policy in chosen]
+    chosen = [
+        _at_widths(policy, dict.fromkeys(policy.layers, 8))
+        for policy in random_policies(problem, MAX_SPARSITY, count, seed)
+    ]
+    networks = [network_of(problem, policy, direct) for policy in chosen]
     layers = [convolutions(network) for network in networks]
     each: list[Convolution] = [layer for found in layers for layer in found]
     asked = cycles(python, each, rows=device.array_rows, columns=device.array_columns)
@@ -190,10 +206,37 @@ def bitfusion_against_scalesim(python: Path, model: str, count: int, seed: int) 
     return model, name, "SCALE-Sim", _priced(device, networks), simulated / device.clock_hz
 
 
-def _at_8_bits(policy: CompressionPolicy) -> CompressionPolicy:
+def bitfusion_against_zigzag(python: Path, model: str, count: int, seed: int) -> Comparison:
+    """With transfers, and a width for every layer."""
+    problem = problem_of(model, CHANNELS_BY_EIGHT, seed)
+    device = load_target("bitfusion")
+    assert isinstance(device, BitFusion)
+    direct = direct_weights(problem)
+    rng = np.random.default_rng(seed)
+    chosen = [
+        _at_widths(policy, {name: int(rng.choice((2, 4, 8))) for name in policy.layers})
+        for policy in random_policies(problem, MAX_SPARSITY, count, seed)
+    ]
+    networks = [network_of(problem, policy, direct) for policy in chosen]
+    layers = [
+        [
+            (layer, int(op.weights.bits.max()))
+            for layer, op in zip(convolutions(network), network.layers, strict=True)
+            if op.weights is not None
+        ]
+        for network in networks
+    ]
+    asked = zigzag_tool.cycles(python, [layer for found in layers for layer in found], device)
+    found = np.array([sum(asked[layer] for layer in each) for each in layers])
+    return model, "bitfusion", "ZigZag", _priced(device, networks), found / device.clock_hz
+
+
+def _at_widths(policy: CompressionPolicy, widths: Mapping[str, int]) -> CompressionPolicy:
+    """The channels that are left at one width per layer, activations at 8 bits."""
     layers = {
         name: LayerPolicy(
-            weight_bits=tuple(8 if bits else 0 for bits in layer.weight_bits), activation_bits=8
+            weight_bits=tuple(widths[name] if bits else 0 for bits in layer.weight_bits),
+            activation_bits=8,
         )
         for name, layer in policy.layers.items()
     }
