@@ -263,7 +263,6 @@ def _finish(
     result = build_result(
         problem,
         winner,
-        target=config.target,
         seed=config.seed,
         seconds=max(time.monotonic() - started, recorded_seconds(run_dir / "journal.jsonl")),
         run_dir=run_dir,

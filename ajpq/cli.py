@@ -37,8 +37,12 @@ def run(command: Callable[..., None], *, prog: str) -> None:
 
 
 def run_subcommand(commands: dict[str, Callable[..., None]], *, prog: str) -> None:
-    """Call the one of ``commands`` that ``sys.argv`` names; exit codes as of :func:`run`."""
-    _guarded(lambda: tyro.extras.subcommand_cli_from_dict(commands, prog=prog))
+    """Call the one of ``commands`` that ``sys.argv`` names, or the first.
+
+    Exit codes as of :func:`run`.
+    """
+    arguments = sys.argv[1:] or [next(iter(commands))]
+    _guarded(lambda: tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=arguments))
 
 
 def _guarded(call: Callable[[], object]) -> None:

@@ -63,7 +63,32 @@ def validated(model: type[BaseModel], content: dict[str, Any], source: str) -> A
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "value"
         got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
-        raise AjpqError(f"{source}: {where}: {first['msg']}{got}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise AjpqError(f"{source}: {where}: {message}{got}") from error
+
+
+def with_full_path(spec: str) -> str:
+    """``spec`` with the full path of the file or folder that it names, if it names one.
+
+    A run folder then works from any directory.
+    """
+    text, comma, changes = spec.partition(",")
+    if text.startswith(_FOLDER):
+        return f"{_FOLDER}{_absolute(text.removeprefix(_FOLDER))}{comma}{changes}"
+    location, colon, attribute = text.rpartition(":")
+    if location.endswith(".py"):
+        return f"{_absolute(location)}{colon}{attribute}{comma}{changes}"
+    if text.endswith(_FILES) or "/" in text:
+        return f"{_absolute(text)}{comma}{changes}"
+    return spec
+
+
+_FOLDER = "imagefolder:"
+_FILES = (".yaml", ".yml", ".csv", ".safetensors", ".pt", ".pth", ".th", ".bin")
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).expanduser().absolute()
 
 
 def load_recipe(name: str) -> Recipe:
@@ -108,10 +133,15 @@ class ProblemConfig(_Frozen):
     validation_share: float = Field(default=0.1, gt=0, lt=0.5)
     base: Recipe = Recipe(name="none")
 
+    @field_validator("target", "model", "data", "checkpoint")
+    @classmethod
+    def _found_from_anywhere(cls, spec: str | None) -> str | None:
+        return None if spec is None else with_full_path(spec)
+
     @property
     def model_name(self) -> str:
         """The model as part of a file name."""
-        return re.sub(r"[^A-Za-z0-9_.]+", "-", self.model).strip("-")
+        return re.sub(r"[^A-Za-z0-9_.]+", "-", self.model.rpartition("/")[2]).strip("-")
 
 
 class SearchConfig(ProblemConfig):

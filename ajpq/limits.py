@@ -26,6 +26,7 @@ _UNITS = {
     "sram": _BYTES,
     "energy": _JOULES,
 }
+_SHOWN = {"latency": ("ms", 1e-3), "energy": ("uJ", 1e-6)}
 _QUANTITY = re.compile(r"(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*(%|[A-Za-z]+)")
 
 
@@ -35,6 +36,12 @@ class Limit:
 
     value: float
     relative: bool
+
+
+def in_units(cost: str, value: float) -> str:
+    """A cost as people write it: ``22.5 kB``, ``0.6 ms``."""
+    unit, size = _SHOWN.get(cost, ("kB", 1e3))
+    return f"{value / size:.4g} {unit}"
 
 
 def parse_limit(cost: str, text: str) -> Limit:

@@ -24,7 +24,7 @@ from hw_models.network import Network, bops, macs
 
 
 def build_result(
-    problem: Problem, winner: Finalist, *, target: str, seed: int, seconds: float, run_dir: Path
+    problem: Problem, winner: Finalist, *, seed: int, seconds: float, run_dir: Path
 ) -> dict[str, Any]:
     """``result.json``: the uncompressed network against the winner, in one shape."""
     found = network_of(problem, winner.policy, winner.weights)
@@ -44,7 +44,7 @@ def build_result(
             "found": layer_latencies(found, problem.target),
         },
         "policy": winner.policy.hash,
-        "target": target,
+        "target": problem.target.name,
         "seed": seed,
         "seconds": round(seconds, 1),
         "versions": versions(),

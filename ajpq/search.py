@@ -46,8 +46,8 @@ def main(
     small network for scikit-learn's digits. Options override the config.
 
     Args:
-        target: device: a shipped name (edge-npu, size-only), a YAML file, or your own
-            module:Class or path.py:Class.
+        target: device: a name that python -m ajpq.targets lists, a YAML file, a table of layers
+            (.csv), or your own module:Class or path.py:Class.
         model: network: resnet8, resnet20 .. resnet110, mobilenet_v2, a torchvision name, or your
             own module:function or path.py:function.
         data: digits, cifar10, cifar100, imagefolder:DIR (train/ and test/ with a folder per

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import sys
 from collections.abc import Callable
@@ -19,10 +20,10 @@ from ajpq.base import untrained_network
 from ajpq.files import write_atomically
 from hw_models.base import Target
 from hw_models.contract import findings
-from hw_models.device_lut import to_measure
+from hw_models.device_lut import DeviceLut, to_measure
 from hw_models.errors import AjpqError
 from hw_models.registry import load_target, target_names
-from hw_models.trials import forms_of
+from hw_models.trials import forms_of, small_networks
 
 Name = Annotated[str, tyro.conf.Positional]
 
@@ -69,11 +70,13 @@ def check(target: Name, model: str | None = None, image_size: int = 32, classes:
         classes: its number of classes.
     """
     found = load_target(target)
-    trials = None
+    make = small_networks
     if model is not None:
-        trials = forms_of(untrained_network(model, image_size, classes), found)
+        make = functools.partial(forms_of, untrained_network(model, image_size, classes))
+    elif isinstance(found, DeviceLut):
+        raise AjpqError(f"{target} knows the layers of its own network only; add --model NAME")
     console, failed = Console(), False
-    for finding in findings(found, trials):
+    for finding in findings(found, make):
         mark = "[green]ok[/green]    " if finding.passed else "[red]failed[/red]"
         console.print(f"{mark} {finding.check}: ", end="")
         console.print(finding.detail, markup=False, highlight=False, soft_wrap=True)

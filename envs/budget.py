@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ajpq.evaluate import Costs, Metrics
-from ajpq.limits import METRICS
+from ajpq.limits import METRICS, in_units
 from envs.actions import Knobs
 from hw_models.errors import BudgetError
 
@@ -146,8 +146,9 @@ def unreachable(budget: Budget, cheapest: Costs, margin: float) -> BudgetError:
     """The error for a budget below the cheapest policy."""
     ratios = budget.ratios(cheapest)
     parts = [
-        f"{name} ratio {bound:g} (with a margin of {margin:.0%}), "
-        f"smallest reachable {ratios[name]:.4f}"
+        f"{name} ratio {bound:.4g} or {in_units(name, bound * budget.reference[name])} (with a "
+        f"margin of {margin:.1%}), smallest reachable {ratios[name]:.4g} or "
+        f"{in_units(name, ratios[name] * budget.reference[name])}"
         for name, bound in budget.bounds.items()
         if ratios[name] > bound * (1 - margin)
     ]

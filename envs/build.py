@@ -44,8 +44,8 @@ def reference_budget(config: SearchConfig, problem: Problem) -> Budget:
         if name not in reference:
             option = "--latency-ratio none" if name == "latency" else f"--limit {name}=..."
             raise AjpqError(
-                f"target {problem.target.name!r} does not know {name}; take the bound away "
-                f"({option})"
+                f"target {problem.target.name!r} does not know {name}; leave this bound out: "
+                f"{option}"
             )
     sample = problem.search_sample
     assert sample.float_logits is not None

@@ -32,21 +32,27 @@ class Finding:
     detail: str
 
 
-def findings(target: Target, trials: Trials | None = None) -> Iterator[Finding]:
+def findings(
+    target: Target, make: Callable[[Target], Trials] = small_networks
+) -> Iterator[Finding]:
     """Run all checks, one after the other; a check that raises has failed.
 
+    A target without sound figures fails the first; the others are not tried then.
+
     Args:
-        trials: the networks to try it on; small ones of every kind unless given.
+        make: the networks to try it on, made anew for every check.
 
     Raises:
         AjpqError: the target declares no width.
     """
-    trials = trials or small_networks(target)
     for name, check in CHECKS.items():
+        trials = make(target)
         try:
             yield Finding(name, True, check(target, trials))
         except AjpqError as error:
             yield Finding(name, False, str(error))
+            if check is _figures_are_sound:
+                return
 
 
 def ask(target: Target, network: Network) -> NetworkCost:
@@ -110,6 +116,9 @@ def _takes_pruned_rows(target: Target, trials: Trials) -> str:
 def _layers_add_up(target: Target, trials: Trials) -> str:
     for network in trials.plain:
         cost = ask(target, network)
+        unknown = {layer.name for layer in cost.per_layer} - {op.name for op in network.operators}
+        if unknown:
+            raise AjpqError(f"network {network.name!r} has no operator {min(unknown)!r}")
         for name in ("latency_s", "energy_j"):
             parts = [getattr(layer, name) for layer in cost.per_layer]
             total = getattr(cost, name)
@@ -117,7 +126,7 @@ def _layers_add_up(target: Target, trials: Trials) -> str:
                 continue
             if sum(parts) > total * (1 + 1e-6):
                 raise AjpqError(f"the layers' {name} add up to {sum(parts)!r}, above {total!r}")
-    return "no layer is larger than the whole"
+    return "operators of the network, together no more than the whole"
 
 
 def _is_monotone(target: Target, trials: Trials) -> str:
@@ -150,8 +159,8 @@ def _batches_agree(target: Target, trials: Trials) -> str:
 
 
 CHECKS: dict[str, Callable[[Target, Trials], str]] = {
-    "read-only": _leaves_the_network_alone,  # first: the others ask about the same networks
     "figures": _figures_are_sound,
+    "read-only": _leaves_the_network_alone,
     "deterministic": _is_deterministic,
     "pruned rows": _takes_pruned_rows,
     "layers": _layers_add_up,

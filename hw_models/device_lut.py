@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -117,11 +117,14 @@ class DeviceLut(Target):
 def described(network: Network, operator: Operator) -> tuple[Key, np.ndarray]:
     """The columns of a table for an operator: what must be equal, and the point in the grid."""
     source, out = network.edges[operator.inputs[0]].shape, network.edges[operator.output].shape
+    source_space = source[1:]
     height, width = out[1:] if len(out) == len("CHW") else (1, 1)
     groups = operator.attributes.get("groups", 1)
     depthwise = groups > 1 and groups == source[0] == out[0]
     codes = None if operator.weights is None else operator.weights.codes
     kernel = operator.attributes.get("kernel", (1, 1))
+    if operator.kind == "globalavgpool":
+        kernel = source_space
     if codes is not None and codes.ndim == 4:
         kernel = codes.shape[2:]
     rows, columns = (int(size) for size in kernel)
@@ -148,25 +151,35 @@ def _read(path: Path) -> dict[Key, dict[Point, float]]:
             rows = list(csv.DictReader(stream))
     except OSError as error:
         raise AjpqError(f"cannot read the table {path}: {error.strerror}") from error
-    if not rows or set(COLUMNS) - rows[0].keys():
+    if not rows:
         raise AjpqError(f"{path}: expected rows with the columns {', '.join(COLUMNS)}")
+    for name in COLUMNS:
+        if name not in rows[0]:
+            raise AjpqError(f"{path}: no column {name!r}; expected {', '.join(COLUMNS)}")
+    empty = sum(not (row["latency_us"] or "").strip() for row in rows)
+    if empty:
+        raise AjpqError(f"{path}: {empty} of {len(rows)} rows have no latency_us yet")
     found: dict[Key, dict[Point, float]] = defaultdict(dict)
     for line, row in enumerate(rows, start=2):
         key = tuple((row[name] or "").strip() for name in KEYS)
-        try:
-            point = tuple(int(row[name]) for name in AXES)
-            latency = float(row["latency_us"])
-        except (TypeError, ValueError):
-            latency = float("nan")
-        if not latency >= 0 or latency == float("inf"):
-            raise AjpqError(
-                f"{path}, line {line}: expected whole numbers and a latency_us of 0 or more, "
-                f"got {', '.join(f'{name}={row[name]!r}' for name in (*AXES, 'latency_us'))}"
-            )
+        place = f"{path}, line {line}"
+        point = tuple(int(_number(place, name, row[name], int)) for name in AXES)
+        latency = _number(place, "latency_us", row["latency_us"], float)
         if point in found[key]:
-            raise AjpqError(f"{path}, line {line}: the layer was measured twice")
+            raise AjpqError(f"{place}: the layer was measured twice")
         found[key][point] = latency
     return found
+
+
+def _number(place: str, name: str, text: str | None, kind: Callable[[str], float]) -> float:
+    try:
+        value = kind(text or "")
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        what = "a whole number" if kind is int else "a number"
+        raise AjpqError(f"{place}: expected {what} of 0 or more as {name}, got {text!r}")
+    return value
 
 
 def _grid(path: Path, key: Key, points: dict[Point, float]) -> RegularGridInterpolator:
@@ -191,6 +204,8 @@ def to_measure(network: Network, channels: int = 4, widths: Sequence[int] = (8,)
     """
     needed: dict[Key, set[Point]] = defaultdict(set)
     for operator in network.operators:
+        if operator.kind == "flatten":  # moves nothing
+            continue
         key, point = described(network, operator)
         fixed = (operator.inputs[0] == network.input, operator.output == network.output)
         steps = [

@@ -46,7 +46,14 @@ def load_object(spec: str, what: str) -> object:
     try:
         return operator.attrgetter(attribute)(module)
     except AttributeError as error:
-        raise AjpqError(f"{what} {spec!r}: {location} has no attribute {attribute!r}") from error
+        own = [name for name, value in vars(module).items() if _is_defined_in(module, value)]
+        known = f"; it has {', '.join(own)}" if own else ""
+        message = f"{what} {spec!r}: {location} has no attribute {attribute!r}{known}"
+        raise AjpqError(message) from error
+
+
+def _is_defined_in(module: ModuleType, value: object) -> bool:
+    return getattr(value, "__module__", None) == module.__name__ and hasattr(value, "__name__")
 
 
 def call_with_accepted(function: Callable[..., Any], **keywords: Any) -> Any:

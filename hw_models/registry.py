@@ -69,6 +69,8 @@ def load_target(spec: str) -> Target:
         return _from_entry_point(_installed()[spec])
     if is_object_spec(spec):
         return _as_target(load_object(spec, "target"), spec)
+    if base.endswith(".py"):
+        raise AjpqError(f"target {spec!r}: which class? Name it as {base}:MyDevice")
     raise UnknownNameError("target", base, target_names())
 
 
@@ -170,7 +172,7 @@ def _check_widths(target: Target, attribute: str, label: str) -> None:
     widths = getattr(target, attribute)
     known = getattr(Target, attribute)
     if not isinstance(widths, tuple) or not widths or not set(widths) <= set(known):
-        raise AjpqError(f"{label}: expected {attribute} out of {known}, got {widths!r}")
+        raise AjpqError(f"{label}: expected {attribute} as a tuple out of {known}, got {widths!r}")
 
 
 def _line(error: BaseException) -> str:

@@ -3,7 +3,13 @@
 import pytest
 
 from agents.config import load_agent_config
-from ajpq.config import load_compress_config, load_recipe, load_search_config, shipped
+from ajpq.config import (
+    load_compress_config,
+    load_recipe,
+    load_search_config,
+    shipped,
+    with_full_path,
+)
 from hw_models.errors import AjpqError, UnknownNameError
 
 COMPRESSIONS = {"compress", "psg-cifar100", "psg-digits"}
@@ -73,3 +79,23 @@ def test_bad_files_are_one_line(tmp_path, text, expected):
 def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(UnknownNameError, match="did you mean 'psg-short'"):
         load_recipe("psg-shrt")
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("edge-npu", "edge-npu"),
+        ("ethos-u55-128,memory_mode=Sram_Only", "ethos-u55-128,memory_mode=Sram_Only"),
+        ("package.module:Class", "package.module:Class"),
+        ("torchvision:resnet18", "torchvision:resnet18"),
+        ("public", "public"),
+        ("device.py:Mine", "{here}/device.py:Mine"),
+        ("board.csv,fixed_latency_us=7", "{here}/board.csv,fixed_latency_us=7"),
+        ("imagefolder:pictures", "imagefolder:{here}/pictures"),
+        ("weights/net.pth", "{here}/weights/net.pth"),
+    ],
+)
+def test_files_are_kept_by_their_full_path(spec, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert with_full_path(spec) == expected.format(here=tmp_path)
+    assert with_full_path(with_full_path(spec)) == with_full_path(spec)

@@ -31,7 +31,15 @@ def create_run(run_dir: Path, config: RunConfig) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     write_atomically(run_dir / "config.yaml", text.encode())
-    write_atomically(run_dir / "command.txt", (shlex.join(sys.argv) + "\n").encode())
+    write_atomically(run_dir / "command.txt", _command().encode())
+
+
+def _command() -> str:
+    """What was typed, and where."""
+    program, *arguments = sys.argv
+    module = getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", None)
+    start = ["python", "-m", module] if module else ["python", program]
+    return f"cd {shlex.quote(str(Path.cwd()))}\n{shlex.join([*start, *arguments])}\n"
 
 
 def check_new(run_dir: Path) -> None:

@@ -95,6 +95,11 @@ class Wrong(Sound):
         return 3.0
 
 
+class Elsewhere(Sound):
+    def cost(self, network):
+        return NetworkCost(latency_s=1.0, per_layer=(LayerCost("xconv0", latency_s=1.0),))
+
+
 class Greedy(Sound):
     def cost(self, network):
         parts = tuple(LayerCost(op.name, latency_s=1.0) for op in network.layers)
@@ -122,6 +127,7 @@ class Misspelt(Sound):
         (Vandal, "read-only", ("changes the network",)),
         (Strict, "pruned rows", ("ZeroDivisionError: no rows", "test_contract.py:")),
         (Greedy, "layers", ("add up to",)),
+        (Elsewhere, "layers", ("no operator 'xconv0'",)),
         (Backwards, "monotone", ("with fewer channels, latency_s",)),
         (Misspelt, "monotone", ("'channel'",)),
     ],
@@ -134,8 +140,12 @@ def test_broken_promises_are_named(target, check, words):
     assert "\n" not in found.detail
 
 
+def test_without_sound_figures_nothing_else_is_tried():
+    assert [finding.check for finding in findings(NotANumber())] == ["figures"]
+
+
 def test_the_command_lists_shows_and_checks(tmp_path):
-    listed = command("targets", "list")
+    listed = command("targets")
     assert listed.returncode == 0
     assert all(name in listed.stdout for name in target_names())
     shown = command("targets", "show", "mpic")
@@ -151,7 +161,11 @@ def test_the_command_lists_shows_and_checks(tmp_path):
     )
     failed = command("targets", "check", f"{tmp_path / 'mine.py'}:Mine")
     assert failed.returncode == 1
-    assert "nan" in failed.stdout
+    assert failed.stdout.count("nan") == 1
+    nameless = command("targets", "check", tmp_path / "mine.py")
+    assert f"Name it as {tmp_path / 'mine.py'}:MyDevice" in " ".join(nameless.stderr.split())
+    other = command("targets", "check", f"{tmp_path / 'mine.py'}:Yours")
+    assert "it has Mine" in other.stderr
     unknown = command("targets", "check", "mpik")
     assert unknown.returncode == 2
     assert "did you mean 'mpic'" in unknown.stderr

@@ -81,10 +81,12 @@ def test_a_layer_that_was_not_measured_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lines: ["kind,latency_us", "conv,1"], "expected rows with the columns kind,"),
+        (lambda lines: ["kind,latency_us", "conv,1"], "no column 'height'"),
         (lambda lines: lines[:1], "expected rows with the columns"),
         (lambda lines: [*lines, lines[1]], "the layer was measured twice"),
-        (lambda lines: [lines[0], lines[1] + "x"], "line 2: expected whole numbers and a latency"),
+        (lambda lines: [lines[0], lines[1] + "x"], "line 2: expected a number of 0 or more as lat"),
+        (lambda lines: [lines[0], lines[1].replace(",3,", ",three,")], "'three'"),
+        (lambda lines: [*lines[:2], "conv,8,8,3,1,1,3,8,8,"], "1 of 2 rows have no latency_us yet"),
         (lambda lines: [*lines[:6], *lines[7:]], "measure every combination"),
         (lambda lines: [lines[0], *(line.rpartition(",")[0] + ",-1" for line in lines[1:])], "-1"),
     ],
