@@ -56,7 +56,7 @@ AS_GOOD = 0.01
 def main(
     data: str = "cifar10",
     checkpoint: str = "zoo/base/resnet8.safetensors",
-    recipe: str = "full",
+    recipe: str = "full-3",
     policies: int = 60,
     seed: int = 0,
     run_dir: Path | None = None,
@@ -67,7 +67,7 @@ def main(
     Args:
         data: cifar10, or imagefolder:DIR with the same images.
         checkpoint: a network of zoo/base, trained without the validation images.
-        recipe: the full fine-tuning.
+        recipe: the fine-tuning that counts as full.
         policies: how many.
         seed: of the policies.
         run_dir: where finished policies are kept; default runs/proxies.
