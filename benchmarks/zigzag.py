@@ -82,7 +82,9 @@ def cycles(
 def _question(layer: Convolution, bits: int, device: BitFusion) -> dict[str, Any]:
     """A unit holds as many pairs of operands as fit its 8 bits: so many times the rows."""
     rows = device.array_rows * (WIDEST // bits)
-    stride, kernel = layer.stride, layer.kernel
+    stride, kernel, channels = layer.stride, layer.kernel, layer.channels
+    if layer.height * layer.width == 1 and channels <= rows:
+        channels = 2 * rows  # ZigZag refuses layers that fit at once: there are no loops to order
     out = [(size - kernel) // stride + 1 for size in (layer.height, layer.width)]
     workload = {
         "id": 0,
@@ -91,7 +93,7 @@ def _question(layer: Convolution, bits: int, device: BitFusion) -> dict[str, Any
         "equation": "O[b][k][oy][ox]+=W[k][c][fy][fx]*I[b][c][iy][ix]",
         "dimension_relations": [f"ix={stride}*ox+1*fx", f"iy={stride}*oy+1*fy"],
         "loop_dims": ["B", "K", "C", "OY", "OX", "FY", "FX"],
-        "loop_sizes": [1, layer.filters, layer.channels, *out, kernel, kernel],
+        "loop_sizes": [1, layer.filters, channels, *out, kernel, kernel],
         "operand_precision": {"W": bits, "I": WIDEST, "O": ACCUMULATOR_BITS, "O_final": WIDEST},
         "operand_source": {"I": 0, "W": 0},
     }
