@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.checkpoints import save_agent
-from agents.config import AgentConfig, load_agent_config
-from agents.training import build_agent, train_agent
+from agents.config import load_agent_config
 from ajpq.base import build_problem
 from ajpq.checkpoints import save_tensors
 from ajpq.config import CompressConfig, FinalRound, RunConfig, SearchConfig
@@ -23,6 +21,7 @@ from ajpq.judge import judge
 from ajpq.policy import CompressionPolicy, check_policy, load_policy, uniform_policy
 from ajpq.problem import Problem, fine_tune, network_of
 from ajpq.progress import Progress, SilentProgress
+from ajpq.proposals import propose
 from ajpq.quantizers import make_quantizer
 from ajpq.reporting import write_report
 from ajpq.results import build_result, record_test, reference_top1_test
@@ -41,7 +40,6 @@ from ajpq.runs.folder import (
 from ajpq.runs.journal import Journal, recorded_seconds
 from envs.budget import Budget, reward
 from envs.build import build_task
-from envs.joint_compression import JointCompressionEnv
 from envs.measured import described_fit, journalled, measured_first
 from envs.task import CompressionTask
 from hw_models.errors import AjpqError, UnknownNameError
@@ -92,7 +90,7 @@ def search(
         progress.result(result, task.budget)
         return result
     with progress.phase("searching"):
-        _propose(config, agent_config, task, log, run_dir, progress)
+        propose(config, agent_config, task, log, run_dir, progress)
     save_pareto(run_dir / "pareto.csv", log.entries)
     with progress.phase("fine-tuning the best candidates"):
         winner = run_finals(
@@ -108,36 +106,6 @@ def search(
         result = _finish(config, problem, winner, run_dir, started)
     progress.result(result, task.budget)
     return result
-
-
-def _propose(
-    config: SearchConfig,
-    agent_config: AgentConfig,
-    task: CompressionTask,
-    log: CandidateLog,
-    run_dir: Path,
-    progress: Progress,
-) -> None:
-    """Let the agent learn and fill ``log`` with candidates; keep the agent."""
-    steps = len(task.layers)
-    env = JointCompressionEnv(task)
-    agent = build_agent(agent_config, env, steps_per_episode=steps, seed=config.seed)
-
-    def on_episode(info: dict[str, Any]) -> bool:
-        log.keep(info["policy"], info["metrics"], info["reward"])
-        progress.candidate(len(log.entries), config.episodes, log.best, task.budget)
-        return config.time_budget_s is None or log.seconds < config.time_budget_s
-
-    # The agent learns again from the start, also in a resumed run, and so do its logs.
-    shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
-    train_agent(
-        agent,
-        episodes=config.episodes,
-        steps_per_episode=steps,
-        on_episode=on_episode,
-        log_dir=run_dir / "tensorboard",
-    )
-    save_agent(agent, agent_config, run_dir / "agent")
 
 
 def _final_order(

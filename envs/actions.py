@@ -16,7 +16,7 @@ from hw_models.network import FLOAT_BITS
 _WIDEST_RAMP_BITS = 4.0
 # Sparsity settings up to here mean "prune nothing": leaving a layer whole is a decision that a
 # controller must be able to reach without hitting one exact number.
-_KEEP_ALL = 0.5
+KEEP_ALL = 0.5
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def channel_bits(
     """
     setting = dict(zip(knobs.names, values.tolist(), strict=True))
     count = len(scores)
-    beyond = max(0.0, (setting["sparsity"] - _KEEP_ALL) / (1 - _KEEP_ALL))
+    beyond = max(0.0, (setting["sparsity"] - KEEP_ALL) / (1 - KEEP_ALL))
     sparsity = beyond * knobs.max_sparsity if prunable else 0.0
     wanted = max(count - int(np.floor(sparsity * count + 1e-9)), 1)
     blocks = max(round(wanted / knobs.granularity), 1)

@@ -44,6 +44,10 @@ class Budget:
             if value is not None
         }
 
+    def cost(self, costs: Costs) -> float:
+        """The mean of :meth:`ratios`: what a search with ``max_drop`` wants small."""
+        return float(np.mean(list(self.ratios(costs).values())))
+
     def excess(self, costs: Costs, margin: float = 0.0) -> dict[str, float]:
         """By how much each bound is exceeded, relative to it; 0 where it holds."""
         ratios = self.ratios(costs)
@@ -76,8 +80,7 @@ def reward(
     if budget.max_drop is None:
         value = -lost_points / 100 - kl_weight * metrics.kl
     else:
-        ratios = budget.ratios(metrics)
-        value = -float(np.mean(list(ratios.values())))
+        value = -budget.cost(metrics)
         value -= max(0.0, lost_points - budget.max_drop) / 10 + kl_weight * metrics.kl
     if soft:
         value -= excess_weight * sum(budget.excess(metrics).values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -12,7 +14,7 @@ from ajpq.apply import apply_policy
 from ajpq.config import SearchConfig
 from ajpq.evaluate import Costs, Metrics, costs_in_loop, exact_costs, layer_latencies, top1
 from ajpq.graph.channels import channel_groups, coupled_layers
-from ajpq.graph.structure import Layer, layer_macs, layers
+from ajpq.graph.structure import LAYER_KINDS, Layer, components, layer_macs, layers
 from ajpq.limits import METRICS
 from ajpq.packed import estimated_bytes
 from ajpq.policy import CompressionPolicy
@@ -21,7 +23,8 @@ from ajpq.quantizers import make_quantizer
 from ajpq.quantizers.tabulated import tabulated
 from envs.actions import make_knobs
 from envs.budget import Budget, reward, unreachable
-from envs.prior import prior_settings, sensitivities
+from envs.ladders import cheapening, ladders
+from envs.prior import divergence, prior_settings, sensitivities
 from envs.task import CompressionTask, LayerFacts
 from hw_models.errors import AjpqError
 from hw_models.network import Network
@@ -99,11 +102,29 @@ def build_task(
         margin=config.budget_margin,
         hard=hard,
     )
+    if config.max_drop is not None:
+        task = dataclasses.replace(task, path=_path(problem, task))
     if hard and budget.bounds:
         cheapest = price(task.policy(np.tile(knobs.tightest, (len(facts), 1))))
         if not budget.met(cheapest, config.budget_margin):
             raise unreachable(budget, cheapest, config.budget_margin)
     return task
+
+
+def _path(problem: Problem, task: CompressionTask) -> tuple[np.ndarray, ...]:
+    """What :func:`envs.ladders.cheapening` finds for a task."""
+    prunable = [name not in task.unprunable for name in task.scores]
+    channels = [len(scores) for scores in task.scores.values()]
+    found = ladders(task.knobs, channels, task.leaders, readers_together(problem), prunable)
+    return cheapening(
+        task.knobs,
+        found,
+        len(channels),
+        task.policy,
+        task.price,
+        functools.partial(divergence, problem),
+        task.budget,
+    )
 
 
 def _pricing(
@@ -150,6 +171,25 @@ def sparsity_leaders(problem: Problem) -> tuple[int, ...]:
         for member in members:
             leaders[member] = members[0]
     return tuple(leaders)
+
+
+def readers_together(problem: Problem) -> tuple[int, ...]:
+    """For each layer the index of the first whose input gets narrower only if its own does.
+
+    What no layer makes, such as a sum, wants inputs of the width of its output, so the layers that
+    read a residual stream narrow it together.
+    """
+    graph = problem.graph
+    edges = [graph.input, *(fusion.output for fusion in graph.fusions)]
+    pairs = [
+        (edges.index(edge), edges.index(fusion.output))
+        for fusion in graph.fusions
+        if fusion.node.kind not in LAYER_KINDS
+        for edge in fusion.node.inputs
+    ]
+    part = dict(zip(edges, components(len(edges), pairs).tolist(), strict=True))
+    read = [part[layer.node.inputs[0]] for layer in layers(graph)]
+    return tuple(read.index(number) for number in read)
 
 
 def unprunable_layers(problem: Problem) -> frozenset[str]:

@@ -18,9 +18,10 @@ class JointCompressionEnv(gym.Env[np.ndarray, np.ndarray]):
 
     ## Action space
 
-    ``Box(-1, 1, (K,), float32)``: offsets of up to 0.5 from the prior that single-layer
-    measurements suggest (:mod:`envs.prior`); the sum is a setting in [0, 1]. Pruning is
-    quantization with 0 bits: channels are ranked by the criterion, the least important get 0 bits.
+    ``Box(-1, 1, (K,), float32)``: offsets of up to the task's ``reach`` from its prior, which
+    single-layer measurements suggest (:mod:`envs.prior`) or which was found at the border of the
+    accuracy (:mod:`envs.greedy`); the sum is a setting in [0, 1]. Pruning is quantization with 0
+    bits: channels are ranked by the criterion, the least important get 0 bits.
 
     | knob         | meaning of a setting from 0 to 1                                           |
     |--------------|----------------------------------------------------------------------------|

@@ -8,7 +8,7 @@ plus ``log2(a_i / n_i) / 2``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from ajpq.problem import Problem
 from ajpq.quantizers import make_quantizer
 from envs.actions import Knobs
 from envs.task import LayerFacts
+from hw_models.network import FLOAT_BITS
 
 # Images on which sensitivities are measured.
 _IMAGES = 200
@@ -41,9 +42,11 @@ def sensitivities(
     table = np.zeros((len(names), 2))
     for index, name in enumerate(names):
         channels = problem.channels[name]
-        table[index, 0] = _divergence(problem, {name: np.full(channels, width)})
+        narrow = LayerPolicy(weight_bits=(width,) * channels, activation_bits=FLOAT_BITS)
+        table[index, 0] = divergence(problem, {name: narrow})
         if name not in unprunable and leaders[index] == index:
-            table[index, 1] = _divergence(problem, _halved(problem, leaders, index, 32))
+            halved = _halved(problem, leaders, index, FLOAT_BITS, activation=FLOAT_BITS)
+            table[index, 1] = divergence(problem, halved)
     table[:, 1] = [table[leader, 1] for leader in leaders]
     return table
 
@@ -83,7 +86,7 @@ def _sparsity_prior(
     full = _main_cost(price(whole))
     gains = []
     for index in groups:
-        halved = _changed(whole, _halved(problem, leaders, index, 8), activation=8)
+        halved = _changed(whole, _halved(problem, leaders, index, 8, activation=8))
         gains.append(max(full - _main_cost(price(halved)), 0.0) / full)
     efficiency = np.array(gains) / (table[groups, 1] + 1e-3)
     rank = np.argsort(np.argsort(efficiency, kind="stable"), kind="stable")
@@ -105,8 +108,8 @@ def _bits_prior(facts: Sequence[LayerFacts], knobs: Knobs, table: np.ndarray) ->
 
 
 def _halved(
-    problem: Problem, leaders: Sequence[int], leader: int, width: int
-) -> dict[str, np.ndarray]:
+    problem: Problem, leaders: Sequence[int], leader: int, width: int, activation: int
+) -> dict[str, LayerPolicy]:
     """The less important half of the channels pruned in the layers that follow ``leader``."""
     changes = {}
     for index, name in enumerate(problem.channels):
@@ -114,24 +117,20 @@ def _halved(
             bits = np.full(problem.channels[name], width)
             order = np.argsort(problem.scores[name], kind="stable")
             bits[order[: len(bits) // 2]] = 0
-            changes[name] = bits
+            changes[name] = LayerPolicy(
+                weight_bits=tuple(bits.tolist()), activation_bits=activation
+            )
     return changes
 
 
-def _changed(
-    policy: CompressionPolicy, changes: dict[str, np.ndarray], activation: int
-) -> CompressionPolicy:
-    altered = {
-        name: LayerPolicy(weight_bits=tuple(bits.tolist()), activation_bits=activation)
-        for name, bits in changes.items()
-    }
-    return policy.model_copy(update={"layers": {**policy.layers, **altered}})
+def _changed(policy: CompressionPolicy, changes: Mapping[str, LayerPolicy]) -> CompressionPolicy:
+    return policy.model_copy(update={"layers": {**policy.layers, **changes}})
 
 
 @torch.no_grad()
-def _divergence(problem: Problem, changes: dict[str, np.ndarray]) -> float:
-    """KL divergence of the uncompressed network with only ``changes`` made."""
-    policy = _changed(problem.uniform(32), changes, activation=32)
+def divergence(problem: Problem, changes: Mapping[str, LayerPolicy]) -> float:
+    """KL divergence in nats of the uncompressed network with only these layers changed."""
+    policy = _changed(problem.uniform(FLOAT_BITS), changes)
     quantizer = make_quantizer(policy.quantizer)
     widths = weight_bits(problem.graph, policy)
     scales = fit_scales(problem.graph, problem.state, widths, quantizer)

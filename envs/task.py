@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -12,8 +13,8 @@ from ajpq.policy import CompressionPolicy, QuantizerSpec
 from envs.actions import Knobs, decode
 from envs.budget import Budget
 
-# How far an action of 1 moves a setting from the prior.
-REACH = 0.5
+# How far an action of 1 moves a setting: from a guess, and from settings that were seen to hold.
+_REACH, _REACH_AT_BORDER = 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class CompressionTask:
         price: all costs of a policy before any training; asks the target.
         assess: metrics of a policy after the short fine-tune; a pure function.
         score: reward of metrics.
+        reach: how far an action of 1 moves a setting from the prior.
+        path: ``[L, K]`` settings from the most expensive policy down, by the target's prices and
+            single-layer measurements; empty unless the budget bounds the drop of accuracy.
         margin: share of the budget that projection leaves free.
         hard: project proposals onto the budget before they are assessed.
     """
@@ -73,12 +77,18 @@ class CompressionTask:
     price: Callable[[CompressionPolicy], Costs]
     assess: Callable[[CompressionPolicy], Metrics]
     score: Callable[[Metrics], float]
+    reach: float = _REACH
+    path: tuple[np.ndarray, ...] = ()
     margin: float = 0.02
     hard: bool = True
 
     def settings(self, index: int, action: np.ndarray) -> np.ndarray:
         """``[K]`` settings of a layer for an action in [-1, 1], an offset from the prior."""
-        return np.clip(self.prior[index] + REACH * np.asarray(action, dtype=np.float64), 0.0, 1.0)
+        return np.clip(self.prior[index] + self.reach * np.asarray(action, dtype=np.float64), 0, 1)
+
+    def around(self, settings: np.ndarray) -> CompressionTask:
+        """The task with a prior that was seen to hold: the agent looks in its neighbourhood."""
+        return dataclasses.replace(self, prior=settings, reach=_REACH_AT_BORDER)
 
     def policy(self, actions: np.ndarray) -> CompressionPolicy:
         """Decode ``[L, K]`` settings in [0, 1]."""

@@ -42,6 +42,8 @@ class UniformQuantizer:
 
     def fit(self, weight: Tensor, bits: Tensor) -> Tensor:
         """Scales ``[C]`` float32 for ``weight [C, ...]`` at ``bits [C]``; 1 where no codes are."""
+        if not _coded(bits).any():
+            return torch.ones(len(bits))
         flat = weight.detach().flatten(1).float()
         if self.granularity == "tensor":
             widths, row = torch.unique(bits, return_inverse=True)

@@ -46,15 +46,15 @@ def search(run_dir, *arguments):
     return command("search", "--config", TINY, "--run-dir", run_dir, *arguments)
 
 
-def search_and_kill(run_dir, ready):
+def search_and_kill(run_dir, ready, *options):
     """Start a search in a process and send SIGKILL as soon as ``ready(run_dir)`` is true."""
-    start_and_kill("search", TINY, run_dir, ready)
+    start_and_kill("search", TINY, run_dir, ready, *options)
 
 
-def start_and_kill(name, config, run_dir, ready):
+def start_and_kill(name, config, run_dir, ready, *options):
     """The same for any command."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = ["-m", f"ajpq.{name}", "--config", config, "--run-dir", str(run_dir)]
+    arguments = ["-m", f"ajpq.{name}", "--config", config, "--run-dir", str(run_dir), *options]
     with subprocess.Popen(
         [sys.executable, *arguments],
         env=environment,

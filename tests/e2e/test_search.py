@@ -89,6 +89,24 @@ def test_a_killed_search_resumes_to_the_same_result(finished, tmp_path, moment):
     ).read_bytes()
 
 
+def test_with_a_bound_on_accuracy_the_candidates_walk_to_it_first(tmp_path):
+    options = ("--max-drop", "10", "--episodes", "8", "--target", "bismo")
+    assert search(tmp_path / "run", *options).returncode == 0
+    entries = [line for line in journal(tmp_path / "run") if line["kind"] == "candidate"]
+    assert len(entries) == 8
+    widths = [
+        {tuple(set(layer["weight_bits"]) - {0}) for layer in entry["policy"]["layers"].values()}
+        for entry in entries
+    ]
+    walked = [all(len(bits) == 1 for bits in found) for found in widths]
+    assert walked[0]  # one width in every layer, as no agent proposes
+    assert not walked[-1]
+    again = tmp_path / "again"
+    search_and_kill(again, lambda folder: lines_in_journal(folder) >= 2, *options)
+    assert search(again, *options, "--resume").returncode == 0
+    assert journal(again) == journal(tmp_path / "run")
+
+
 def test_replay_brings_the_metrics_back_and_notices_tampering(finished, tmp_path):
     run = finished[0]
     outcome = command("replay", run)

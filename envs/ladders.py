@@ -1,0 +1,134 @@
+"""From the most expensive policy down, by what every step saves on the target and harms."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ajpq.evaluate import Costs
+from ajpq.policy import CompressionPolicy, LayerPolicy
+from envs.actions import KEEP_ALL, Knobs
+from envs.budget import Budget
+from envs.greedy import Rungs, greedy_path
+from hw_models.network import FLOAT_BITS
+
+# Nats of divergence, summed over steps, beyond which no network is worth pricing.
+_MOST_HARM = 1.0
+# A layer of many channels loses an eighth of them at a time.
+_PARTS = 8
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """One knob of the layers that share it, and its settings, from the most expensive down."""
+
+    layers: tuple[int, ...]
+    knob: int
+    settings: tuple[float, ...]
+
+
+def ladders(
+    knobs: Knobs,
+    channels: Sequence[int],
+    pruned_together: Sequence[int],
+    read_together: Sequence[int],
+    prunable: Sequence[bool],
+) -> list[Ladder]:
+    """All that can be made cheaper, a ladder each.
+
+    Args:
+        channels: of each layer.
+        pruned_together: for each layer the first of those whose channels live and die with its.
+        read_together: for each layer the first of those whose inputs get narrower only with its.
+        prunable: may the layer lose channels?
+    """
+    found = []
+    for layer, count in enumerate(channels):
+        ways = {
+            "sparsity": (pruned_together, _sparsities(count, knobs) if prunable[layer] else ()),
+            "bits": (range(len(channels)), _spaced(knobs.weight_bits)),
+            "activation": (read_together, _spaced(range(len(knobs.activation_bits)))),
+        }
+        for name, (leaders, settings) in ways.items():
+            if name in knobs.names and leaders[layer] == layer and len(settings) > 1:
+                alike = tuple(i for i, leader in enumerate(leaders) if leader == layer)
+                found.append(Ladder(alike, knobs.names.index(name), settings))
+    return found
+
+
+def _spaced(values: Sequence[int]) -> tuple[float, ...]:
+    """Positions of ascending ``values`` between the first and the last, from 1 to 0."""
+    reach = max(values[-1] - values[0], 1)
+    return tuple((value - values[0]) / reach for value in reversed(values))
+
+
+def _sparsities(count: int, knobs: Knobs) -> tuple[float, ...]:
+    """Settings that keep all channels, then one step fewer each, as far as the knob goes."""
+    size = max(knobs.granularity, -(-count // _PARTS))
+    pruned = range(size, int(count * knobs.max_sparsity) + 1, size)
+    shares = [n / count / knobs.max_sparsity for n in pruned]
+    return (KEEP_ALL / 2, *(KEEP_ALL + (1 - KEEP_ALL) * share for share in shares))
+
+
+def cheapening(
+    knobs: Knobs,
+    found: Sequence[Ladder],
+    layers: int,
+    policy: Callable[[np.ndarray], CompressionPolicy],
+    price: Callable[[CompressionPolicy], Costs],
+    divergence: Callable[[Mapping[str, LayerPolicy]], float],
+    budget: Budget,
+) -> tuple[np.ndarray, ...]:
+    """``[L, K]`` settings, each cheaper than the one before.
+
+    Args:
+        layers: how many there are.
+        policy: what settings stand for.
+        price: the target's answer; what counts is :meth:`envs.budget.Budget.cost`.
+        divergence: nats lost when the uncompressed network has only these layers changed.
+    """
+    top = np.tile(knobs.loosest, (layers, 1))
+    for index, name in enumerate(knobs.names):
+        if name in ("sparsity", "spread"):
+            top[:, index] = KEEP_ALL / 2 if name == "sparsity" else 0.0
+
+    def settings(rungs: Rungs) -> np.ndarray:
+        values = top.copy()
+        for ladder, rung in zip(found, rungs, strict=True):
+            values[list(ladder.layers), ladder.knob] = ladder.settings[rung]
+        return values
+
+    whole = policy(top)
+
+    @functools.cache
+    def harm(index: int, rung: int) -> float:
+        rungs = [0] * len(found)
+        rungs[index] = rung
+        return divergence(differences(whole, policy(settings(tuple(rungs)))))
+
+    path = greedy_path(
+        [len(ladder.settings) for ladder in found],
+        [[i for i, b in enumerate(found) if set(a.layers) & set(b.layers)] for a in found],
+        lambda rungs: budget.cost(price(policy(settings(rungs)))),
+        harm,
+        _MOST_HARM,
+    )
+    return tuple(settings(rungs) for rungs in path)
+
+
+def differences(whole: CompressionPolicy, changed: CompressionPolicy) -> dict[str, LayerPolicy]:
+    """The layers in which ``changed`` differs, with real numbers where it does not."""
+    found = {}
+    for name, layer in changed.layers.items():
+        before = whole.layers[name]
+        if layer != before:
+            pairs = zip(before.weight_bits, layer.weight_bits, strict=True)
+            same = layer.activation_bits == before.activation_bits
+            found[name] = LayerPolicy(
+                weight_bits=tuple(FLOAT_BITS if old == new else new for old, new in pairs),
+                activation_bits=FLOAT_BITS if same else layer.activation_bits,
+            )
+    return found
