@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,11 @@ from ajpq.data.cache import cache_folder
 from ajpq.evaluate import Images
 from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import Snapshot, StageInputs, run_stage
+from ajpq.graph.legality import illegal_layers
 from ajpq.graph.structure import Graph, layers
 from ajpq.graph.trace import trace
 from ajpq.models import build_model
-from ajpq.policy import QuantizerSpec, uniform_policy
+from ajpq.policy import CompressionPolicy, LayerPolicy, QuantizerSpec
 from ajpq.problem import Problem, augmented_images, float_logits, training_batches
 from ajpq.quantizers import make_quantizer
 from ajpq.runs.stages import load_snapshot, save_snapshot
@@ -82,8 +84,18 @@ def build_problem(
     )
 
 
-def untrained_network(name: str, image_size: int, classes: int) -> Network:
-    """The int8 form of a model with random weights: for questions about its shape."""
+def untrained_networks(
+    name: str, image_size: int, classes: int, keep: Sequence[float] = (1.0,)
+) -> list[Network]:
+    """The int8 form of a model with random weights: for questions about its shape.
+
+    Args:
+        name: of the model.
+        image_size: height and width of the images.
+        classes: number of classes.
+        keep: one network for each of these shares of all layers' channels; at least one of every
+            layer stays, and all of the last. A share that cuts the network apart is left out.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build_model(name, in_channels=3, classes=classes, image_size=image_size)
@@ -92,7 +104,32 @@ def untrained_network(name: str, image_size: int, classes: int) -> Network:
     channels = {layer.name: layer.channels for layer in layers(graph)}
     ranges = activation_ranges(graph, state, [images])
     quantize = make_quantizer(QuantizerSpec()).quantize
-    return apply_policy(graph, state, uniform_policy(channels, 8, 8), ranges, quantize)
+    found = []
+    for share in keep:
+        policy = first_channels(channels, share)
+        pruned = {layer: own.bits == 0 for layer, own in policy.layers.items()}
+        if illegal_layers(graph, pruned):
+            continue
+        network = apply_policy(graph, state, policy, ranges, quantize)
+        found.append(replace(network, name=f"{name}, {share:.0%} of the channels"))
+    return found
+
+
+def first_channels(channels: Mapping[str, int], share: float) -> CompressionPolicy:
+    """8 bits for the first ``share`` of each layer's channels, 0 for the rest.
+
+    At least one channel of every layer stays, and all of the last.
+    """
+    *inner, _ = channels
+    counts = {name: max(1, round(share * channels[name])) for name in inner}
+    return CompressionPolicy(
+        layers={
+            name: LayerPolicy(
+                weight_bits=tuple(8 if i < counts.get(name, count) else 0 for i in range(count))
+            )
+            for name, count in channels.items()
+        }
+    )
 
 
 def base_state(

@@ -40,11 +40,16 @@ def propose(
     def on_episode(info: dict[str, Any]) -> bool:
         log.keep(info["policy"], info["metrics"], info["reward"])
         shown()
+        return in_time()
+
+    def in_time() -> bool:
         return config.time_budget_s is None or log.seconds < config.time_budget_s
 
     if task.path:
         border = last_that_holds(
-            len(task.path), lambda i: kept(task.policy(task.path[i])), most=config.episodes - 1
+            len(task.path),
+            lambda i: kept(task.policy(task.path[i])),
+            more=lambda: len(log.entries) < config.episodes - 1 and in_time(),
         )
         task = task.around(task.path[border])
     steps = len(task.layers)
@@ -55,7 +60,7 @@ def propose(
     shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
     train_agent(
         agent,
-        episodes=config.episodes - len(log.entries),
+        episodes=config.episodes - len(log.entries) if in_time() else 0,
         steps_per_episode=steps,
         on_episode=on_episode,
         log_dir=run_dir / "tensorboard",

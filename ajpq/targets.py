@@ -16,14 +16,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from ajpq import cli
-from ajpq.base import untrained_network
+from ajpq.base import untrained_networks
 from ajpq.files import write_atomically
 from hw_models.base import Target
 from hw_models.contract import findings
-from hw_models.device_lut import DeviceLut, to_measure
+from hw_models.device_lut import DeviceLut, to_measure, unmatched
 from hw_models.errors import AjpqError
 from hw_models.registry import load_target, target_names
 from hw_models.trials import forms_of, small_networks
+
+# Shares of the channels that networks keep to see what a device says of pruned ones.
+_KEPT = (1.0, 0.75, 0.5, 0.25, 0.0)
 
 Name = Annotated[str, tyro.conf.Positional]
 
@@ -70,9 +73,10 @@ def check(target: Name, model: str | None = None, image_size: int = 32, classes:
         classes: its number of classes.
     """
     found = load_target(target)
-    make = small_networks
+    make, forms = small_networks, []
     if model is not None:
-        make = functools.partial(forms_of, untrained_network(model, image_size, classes))
+        forms = untrained_networks(model, image_size, classes, _KEPT)
+        make = functools.partial(forms_of, forms)
     elif isinstance(found, DeviceLut):
         raise AjpqError(f"{target} knows the layers of its own network only; add --model NAME")
     console, failed = Console(), False
@@ -81,6 +85,12 @@ def check(target: Name, model: str | None = None, image_size: int = 32, classes:
         console.print(f"{mark} {finding.check}: ", end="")
         console.print(finding.detail, markup=False, highlight=False, soft_wrap=True)
         failed |= not finding.passed
+    if isinstance(found, DeviceLut):
+        rows, free = unmatched(found, forms)
+        for what, names in (("rows that nothing uses", rows), ("no row, costs nothing", free)):
+            if names:
+                console.print(f"[yellow]note[/yellow]   {what}: ", end="")
+                console.print("; ".join(names), markup=False, highlight=False, soft_wrap=True)
     if failed:
         sys.exit(1)
 
@@ -134,7 +144,8 @@ def table(
         raise AjpqError(f"expected channels >= 1 and widths in 2..8, got {channels=}, {widths=}")
     if out.exists():
         raise AjpqError(f"{out} exists; give another name: --out FILE")
-    lines = to_measure(untrained_network(model, image_size, classes), channels, widths)
+    (whole,) = untrained_networks(model, image_size, classes)
+    lines = to_measure(whole, channels, widths)
     write_atomically(out, ("\n".join(lines) + "\n").encode())
     Console().print(f"{out}: {len(lines) - 1} layers to measure", highlight=False, soft_wrap=True)
 

@@ -16,8 +16,10 @@ Leave the machine alone meanwhile. Writes docs/hw_fidelity.png too.
 
 from __future__ import annotations
 
+import functools
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +32,7 @@ from ajpq import cli
 from ajpq.base import build_problem
 from ajpq.config import ProblemConfig
 from ajpq.data import Dataset
+from ajpq.files import write_atomically
 from ajpq.finetune.recipe import Recipe, Stage
 from ajpq.policy import CompressionPolicy, LayerPolicy
 from ajpq.problem import Problem, direct_weights, network_of
@@ -65,6 +68,7 @@ def main(
     seed: int = 0,
     scalesim: Path | None = None,
     zigzag: Path | None = None,
+    run_dir: Path | None = None,
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Price random policies by model and by reference, write benchmarks/results/hw_fidelity.json.
@@ -74,23 +78,31 @@ def main(
         seed: of the policies.
         scalesim: the interpreter of a virtual environment that has SCALE-Sim.
         zigzag: the interpreter of one that has ZigZag; half an hour more.
+        run_dir: where finished comparisons are kept; default runs/hw_fidelity.
         quick: resnet8 only, a few policies, no picture.
     """
-    started = time.monotonic()
     progress = ConsoleProgress()
     count = 24 if quick else policies
-    comparisons = []
-    for name in NETWORKS[:1] if quick else NETWORKS:
-        for target in ("edge-npu", "host-cpu"):
-            with progress.phase(f"{target}: {count} policies of {name}"):
-                comparisons += fitted_against(target, name, count, seed)
+    folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
+    wanted: list[tuple[str, str, Callable[[str, int, int], list[Comparison]]]] = [
+        (target, network, functools.partial(fitted_against, target))
+        for network in (NETWORKS[:1] if quick else NETWORKS)
+        for target in ("edge-npu", "host-cpu")
+    ]
     if scalesim is not None:
-        for name in ("resnet8",) if quick else ("resnet8", "resnet20"):
-            with progress.phase(f"SCALE-Sim: {count} policies of {name}"):
-                comparisons.append(bitfusion_against_scalesim(scalesim, name, count, seed))
+        ask = functools.partial(bitfusion_against_scalesim, scalesim)
+        wanted += [("SCALE-Sim", name, ask) for name in NETWORKS[: 1 if quick else 2]]
     if zigzag is not None:
-        with progress.phase(f"ZigZag: {count} policies of resnet8"):
-            comparisons.append(bitfusion_against_zigzag(zigzag, "resnet8", count, seed))
+        ask = functools.partial(bitfusion_against_zigzag, zigzag)
+        wanted.append(("ZigZag", NETWORKS[0], ask))
+    comparisons: list[Comparison] = []
+    seconds = 0.0
+    for against, network, compare in wanted:
+        with progress.phase(f"{against}: {count} policies of {network}"):
+            place = folder / f"{against}-{network}-{count}-{seed}.json"
+            found, spent = kept(place, functools.partial(compare, network, count, seed))
+        comparisons += found
+        seconds += spent
     rows = [row(*comparison) for comparison in comparisons]
     ethos = [found for found in rows if found["model"] == "edge-npu, fitted"]
     with progress.phase("timing the vectorised models"):
@@ -116,7 +128,7 @@ def main(
                 for name, rate in rates.items()
             },
         },
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         quick=quick,
     )
     print(path)
@@ -124,6 +136,25 @@ def main(
 
 Comparison = tuple[str, str, str, np.ndarray, np.ndarray]
 """Network, model, reference, seconds by the model, seconds by the reference; ``[P]`` each."""
+
+
+def kept(path: Path, compare: Callable[[], list[Comparison]]) -> tuple[list[Comparison], float]:
+    """What ``compare`` finds, now or in an earlier life, and the seconds that it took.
+
+    Simulators take long, and may fail.
+    """
+    if not path.exists():
+        started = time.monotonic()
+        found = [(*names, priced.tolist(), true.tolist()) for *names, priced, true in compare()]
+        content = {"comparisons": found, "seconds": time.monotonic() - started}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(content).encode())
+    content = json.loads(path.read_text())
+    comparisons = [
+        (network, model, reference, np.array(priced), np.array(true))
+        for network, model, reference, priced, true in content["comparisons"]
+    ]
+    return comparisons, content["seconds"]
 
 
 def noise() -> Dataset:
@@ -197,7 +228,7 @@ def _amounts(networks: Sequence[Network]) -> np.ndarray:
     )
 
 
-def bitfusion_against_scalesim(python: Path, model: str, count: int, seed: int) -> Comparison:
+def bitfusion_against_scalesim(python: Path, model: str, count: int, seed: int) -> list[Comparison]:
     """Both at 8 bits, where a unit of Bit Fusion is one multiplier, and without memory."""
     problem = problem_of(model, "bitfusion,bus_bits_per_cycle=1000000000", seed)
     device = problem.target
@@ -213,10 +244,10 @@ def bitfusion_against_scalesim(python: Path, model: str, count: int, seed: int) 
     asked = cycles(python, each, rows=device.array_rows, columns=device.array_columns)
     simulated = np.array([sum(asked[layer] for layer in found) for found in layers])
     name = "bitfusion, compute only"
-    return model, name, "SCALE-Sim", _priced(device, networks), simulated / device.clock_hz
+    return [(model, name, "SCALE-Sim", _priced(device, networks), simulated / device.clock_hz)]
 
 
-def bitfusion_against_zigzag(python: Path, model: str, count: int, seed: int) -> Comparison:
+def bitfusion_against_zigzag(python: Path, model: str, count: int, seed: int) -> list[Comparison]:
     """With transfers, and a width for every layer."""
     problem = problem_of(model, CHANNELS_BY_EIGHT, seed)
     device = load_target("bitfusion")
@@ -238,7 +269,7 @@ def bitfusion_against_zigzag(python: Path, model: str, count: int, seed: int) ->
     ]
     asked = zigzag_tool.cycles(python, [layer for found in layers for layer in found], device)
     found = np.array([sum(asked[layer] for layer in each) for each in layers])
-    return model, "bitfusion", "ZigZag", _priced(device, networks), found / device.clock_hz
+    return [(model, "bitfusion", "ZigZag", _priced(device, networks), found / device.clock_hz)]
 
 
 def _at_widths(policy: CompressionPolicy, widths: Mapping[str, int]) -> CompressionPolicy:

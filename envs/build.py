@@ -112,11 +112,11 @@ def build_task(
 
 
 def _path(problem: Problem, task: CompressionTask) -> tuple[np.ndarray, ...]:
-    """What :func:`envs.ladders.cheapening` finds for a task."""
+    """What :func:`envs.ladders.cheapening` finds for a task, as far as a hard budget allows it."""
     prunable = [name not in task.unprunable for name in task.scores]
     channels = [len(scores) for scores in task.scores.values()]
     found = ladders(task.knobs, channels, task.leaders, readers_together(problem), prunable)
-    return cheapening(
+    path = cheapening(
         task.knobs,
         found,
         len(channels),
@@ -124,6 +124,14 @@ def _path(problem: Problem, task: CompressionTask) -> tuple[np.ndarray, ...]:
         task.price,
         functools.partial(divergence, problem),
         task.budget,
+    )
+    if not task.hard:
+        return path
+    prices = [task.price(task.policy(settings)) for settings in path]
+    return tuple(
+        settings
+        for settings, costs in zip(path, prices, strict=True)
+        if task.budget.met(costs, task.margin)
     )
 
 

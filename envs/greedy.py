@@ -78,14 +78,13 @@ class Step:
     added: float
 
 
-def last_that_holds(count: int, holds: Callable[[int], bool], most: int) -> int:
+def last_that_holds(count: int, holds: Callable[[int], bool], more: Callable[[], bool]) -> int:
     """The largest of ``0 .. count - 1`` at which ``holds``, by bisection; 0 is taken to hold.
 
-    After ``most`` questions it is the largest that was found to hold so far.
+    ``more`` is asked before every question; at the first no it is the largest found so far.
     """
     low, high = 0, count
-    while high - low > 1 and most > 0:
+    while high - low > 1 and more():
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)
-        most -= 1
     return low

@@ -13,7 +13,7 @@ from ajpq.policy import CompressionPolicy, QuantizerSpec
 from envs.actions import Knobs, decode
 from envs.budget import Budget
 
-# How far an action of 1 moves a setting: from a guess, and from settings that were seen to hold.
+# How far an action of 1 moves a setting: from a guess, and from the border of the accuracy.
 _REACH, _REACH_AT_BORDER = 0.5, 0.1
 
 
@@ -59,8 +59,9 @@ class CompressionTask:
         assess: metrics of a policy after the short fine-tune; a pure function.
         score: reward of metrics.
         reach: how far an action of 1 moves a setting from the prior.
-        path: ``[L, K]`` settings from the most expensive policy down, by the target's prices and
-            single-layer measurements; empty unless the budget bounds the drop of accuracy.
+        path: ``[L, K]`` settings within a hard budget from the most expensive policy down, by the
+            target's prices and single-layer measurements; empty unless the budget bounds the drop
+            of accuracy.
         margin: share of the budget that projection leaves free.
         hard: project proposals onto the budget before they are assessed.
     """
@@ -87,7 +88,7 @@ class CompressionTask:
         return np.clip(self.prior[index] + self.reach * np.asarray(action, dtype=np.float64), 0, 1)
 
     def around(self, settings: np.ndarray) -> CompressionTask:
-        """The task with a prior that was seen to hold: the agent looks in its neighbourhood."""
+        """The task with a prior at the border: the agent looks in its neighbourhood."""
         return dataclasses.replace(self, prior=settings, reach=_REACH_AT_BORDER)
 
     def policy(self, actions: np.ndarray) -> CompressionPolicy:

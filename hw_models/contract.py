@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -77,7 +78,8 @@ def _is_deterministic(target: Target, trials: Trials) -> str:
     if target.measured:
         return "not asked of a target that measures"
     first = [ask(target, network) for network in trials.plain]
-    second = [ask(target, network) for network in reversed(trials.plain)][::-1]
+    copies = copy.deepcopy(trials.plain)  # equal, but not the very same objects
+    second = [ask(target, network) for network in reversed(copies)][::-1]
     for one, other in zip(first, second, strict=True):
         for name in (*NETWORK_FIELDS, "per_layer"):
             before, after = getattr(one, name), getattr(other, name)
@@ -133,13 +135,16 @@ def _is_monotone(target: Target, trials: Trials) -> str:
     declared = target.monotone
     if not isinstance(declared, tuple) or not set(declared) <= set(SHRINKING):
         raise AjpqError(f"expected monotone to be a tuple out of {SHRINKING}, got {declared!r}")
-    for what in declared:
-        costs = [ask(target, network) for network in trials.shrinking.get(what, ())]
+    tried = [what for what in declared if trials.shrinking.get(what)]
+    for what in tried:
+        costs = [ask(target, network) for network in trials.shrinking[what]]
         for name in NETWORK_FIELDS:
             values = [getattr(cost, name) for cost in costs]
             if None not in values and any(b > a * (1 + _TOLERANCE) for a, b in pairwise(values)):
                 raise AjpqError(f"with fewer {what}, {name} goes {values}")
-    return f"never dearer with fewer {' or '.join(declared)}" if declared else "not declared"
+    if not declared:
+        return "not declared"
+    return f"never dearer with fewer {' or '.join(tried)}" if tried else "not tried"
 
 
 def _batches_agree(target: Target, trials: Trials) -> str:

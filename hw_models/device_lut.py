@@ -25,6 +25,7 @@ AXES = ("in_channels", "out_channels", "weight_bits")
 COLUMNS = (*KEYS, *AXES, "latency_us")
 _DEPTHWISE = "depthwise"
 _LAYERS = ("conv", "linear")
+_FREE = ("flatten",)  # moves nothing
 
 Key = tuple[str, ...]
 Point = tuple[int, ...]
@@ -37,8 +38,9 @@ class DeviceLut(Target):
     ``table`` is a CSV file with the columns ``kind`` (``conv``, ``depthwise``, ``linear``, or any
     other operator of the network IR), ``height``, ``width`` (of the output), ``kernel`` (``3``, or
     ``1x7`` where it is not square), ``stride``, ``groups``, ``in_channels``, ``out_channels``,
-    ``weight_bits`` and ``latency_us``; where one number of channels follows from the other, as in
-    depthwise layers, ``out_channels`` is 0; a depthwise layer has ``groups`` 0.
+    ``weight_bits`` and ``latency_us``. ``groups`` is 1 for ordinary layers, 0 for depthwise ones
+    and ``8x4`` for convolutions with 8 inputs and 4 outputs in every group: pruning leaves fewer
+    of such groups. ``out_channels`` is 0 wherever it follows from ``in_channels``.
     Rows that share the first six columns form a grid: every measured number of channels with every
     other and with every width. Between its points latency is linear; below the smallest number of
     channels and the narrowest width it stays what it is there, above the largest there is none.
@@ -63,6 +65,11 @@ class DeviceLut(Target):
     @cached_property
     def _rows(self) -> dict[Key, dict[Point, float]]:
         return _read(self.table)
+
+    @property
+    def measured_keys(self) -> frozenset[Key]:
+        """The columns ``kind`` to ``groups`` of all rows."""
+        return frozenset(self._rows)
 
     @cached_property
     def _widths(self) -> tuple[int, ...]:
@@ -97,14 +104,16 @@ class DeviceLut(Target):
         )
 
     def _latency_us(self, network: Network, operator: Operator) -> float:
-        key, point = described(network, operator)
-        grid = self._grids.get(key)
+        known = [form for form in described(network, operator) if form[0] in self._grids]
         layer = f"{self.table}: layer {operator.name!r}"
-        if grid is None:
+        if not known:
             if operator.kind not in _LAYERS:
                 return 0.0
+            key, _ = described(network, operator)[0]
             wanted = ", ".join(f"{name} {value}" for name, value in zip(KEYS, key, strict=True))
             raise AjpqError(f"{layer} was not measured: no row with {wanted}")
+        key, point = known[0]
+        grid = self._grids[key]
         for axis, value, measured in zip(AXES[:2], point[:2], grid.grid[:2], strict=True):
             if value > measured[-1]:
                 raise AjpqError(
@@ -114,34 +123,67 @@ class DeviceLut(Target):
         return float(grid(np.clip(point, least, most))[0])
 
 
-def described(network: Network, operator: Operator) -> tuple[Key, np.ndarray]:
-    """The columns of a table for an operator: what must be equal, and the point in the grid."""
-    source, out = network.edges[operator.inputs[0]].shape, network.edges[operator.output].shape
-    source_space = source[1:]
+def described(network: Network, operator: Operator) -> list[tuple[Key, np.ndarray]]:
+    """Where a table may hold an operator, the best place first.
+
+    A place is the columns that must be equal, and the point in the grid. There is more than one
+    where pruning has left a single group: that is an ordinary convolution, which may have been
+    measured as one or together with the grouped one that it was.
+    """
+    inputs, out = network.edges[operator.inputs[0]].shape[0], network.edges[operator.output].shape
     height, width = out[1:] if len(out) == len("CHW") else (1, 1)
-    groups = operator.attributes.get("groups", 1)
-    depthwise = groups > 1 and groups == source[0] == out[0]
-    codes = None if operator.weights is None else operator.weights.codes
-    kernel = operator.attributes.get("kernel", (1, 1))
-    if operator.kind == "globalavgpool":
-        kernel = source_space
-    if codes is not None and codes.ndim == 4:
-        kernel = codes.shape[2:]
-    rows, columns = (int(size) for size in kernel)
-    key = (
-        _DEPTHWISE if depthwise else operator.kind,
-        str(int(height)),
-        str(int(width)),
-        str(rows) if rows == columns else f"{rows}x{columns}",
-        str(int(operator.attributes.get("stride", (1, 1))[0])),
-        str(0 if depthwise else int(groups)),
-    )
+    attributes = operator.attributes
+    common = (str(int(height)), str(int(width)), _kernel(network, operator))
+    stride = str(int(attributes.get("stride", (1, 1))[0]))
     bits = 8.0
     if operator.weights is not None:
         live = operator.weights.bits[operator.weights.bits > 0]
         bits = float(live.mean()) if len(live) else 0.0
-    free = operator.kind in _LAYERS and not depthwise
-    return key, np.array([source[0], out[0] if free else 0, bits])
+
+    def place(kind: str, groups: str, outputs: int) -> tuple[Key, np.ndarray]:
+        return (kind, *common, stride, groups), np.array([inputs, outputs, bits])
+
+    if operator.kind not in _LAYERS:
+        return [place(operator.kind, "1", 0)]
+    count = int(attributes.get("groups", 1))
+    each = (inputs // count, out[0] // count)
+    grouped = place("conv", f"{each[0]}x{each[1]}", 0)
+    if each == (1, 1):
+        grouped = place(_DEPTHWISE, "0", 0)
+    plain = place(operator.kind, "1", out[0])
+    if operator.kind != "conv":
+        return [plain]
+    return [grouped] if count > 1 else [plain, grouped]
+
+
+def _kernel(network: Network, operator: Operator) -> str:
+    """``3``, or ``1x7`` where it is not square; a global pooling's is its whole input."""
+    kernel = operator.attributes.get("kernel", (1, 1))
+    if operator.kind == "globalavgpool":
+        kernel = network.edges[operator.inputs[0]].shape[1:]
+    if operator.weights is not None and operator.weights.codes.ndim == 4:
+        kernel = operator.weights.codes.shape[2:]
+    rows, columns = (int(size) for size in kernel)
+    return str(rows) if rows == columns else f"{rows}x{columns}"
+
+
+def unmatched(target: DeviceLut, networks: Sequence[Network]) -> tuple[list[str], list[str]]:
+    """What a table and networks do not share.
+
+    Returns:
+        Rows (without channels and widths) in which no operator is looked up, and the names of
+        operators that have no row and count as nothing.
+    """
+    places = [
+        (op, {key for key, _ in described(network, op)})
+        for network in networks
+        for op in network.operators
+        if op.kind not in _FREE
+    ]
+    asked = set().union(*(keys for _, keys in places))
+    rows = sorted(",".join(key) for key in target.measured_keys - asked)
+    free = {op.name: None for op, keys in places if not keys & target.measured_keys}
+    return rows, list(free)
 
 
 def _read(path: Path) -> dict[Key, dict[Point, float]]:
@@ -162,6 +204,10 @@ def _read(path: Path) -> dict[Key, dict[Point, float]]:
     found: dict[Key, dict[Point, float]] = defaultdict(dict)
     for line, row in enumerate(rows, start=2):
         key = tuple((row[name] or "").strip() for name in KEYS)
+        key = tuple(
+            _square(text) if name == "kernel" else text
+            for name, text in zip(KEYS, key, strict=True)
+        )
         place = f"{path}, line {line}"
         point = tuple(int(_number(place, name, row[name], int)) for name in AXES)
         latency = _number(place, "latency_us", row["latency_us"], float)
@@ -169,6 +215,12 @@ def _read(path: Path) -> dict[Key, dict[Point, float]]:
             raise AjpqError(f"{place}: the layer was measured twice")
         found[key][point] = latency
     return found
+
+
+def _square(kernel: str) -> str:
+    """``3x3`` is ``3``."""
+    rows, _, columns = kernel.partition("x")
+    return rows if rows == columns else kernel
 
 
 def _number(place: str, name: str, text: str | None, kind: Callable[[str], float]) -> float:
@@ -204,9 +256,9 @@ def to_measure(network: Network, channels: int = 4, widths: Sequence[int] = (8,)
     """
     needed: dict[Key, set[Point]] = defaultdict(set)
     for operator in network.operators:
-        if operator.kind == "flatten":  # moves nothing
+        if operator.kind in _FREE:
             continue
-        key, point = described(network, operator)
+        key, point = described(network, operator)[0]
         fixed = (operator.inputs[0] == network.input, operator.output == network.output)
         steps = [
             [int(value)] if whole else _steps(int(value), channels)

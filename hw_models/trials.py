@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -50,8 +50,9 @@ def small_networks(target: Target) -> Trials:
         mixed,
     ]
     rng = np.random.default_rng(1)
+    stored = [0, *integers] if 0 in target.weight_bits else integers
     alike = [
-        with_widths(conv_network(channels=count), rng, integers, f"mixed-{count}")
+        with_widths(conv_network(channels=count), rng, stored, f"mixed-{count}")
         for count in (48, 32, 16)
     ]
     pruned = [with_zero_rows(residual_network(bits=integers[-1]), share) for share in (0.5, 1.0)]
@@ -76,18 +77,28 @@ def small_networks(target: Target) -> Trials:
     )
 
 
-def forms_of(network: Network, target: Target) -> Trials:
-    """The same, of one network that the target was made for; it keeps its channels."""
+def forms_of(networks: Sequence[Network], target: Target) -> Trials:
+    """The same, of one network that the target was made for, with ever fewer channels.
+
+    Args:
+        networks: the whole one first.
+        target: decides the widths.
+    """
     integers, top = integer_widths(target), activation_widths(target)[-1]
+    whole, *smaller = networks
     rng = np.random.default_rng(0)
-    even = [with_widths(network, rng, [bits], f"{network.name}, {bits} bit") for bits in integers]
-    mixed = [with_widths(network, rng, integers, f"{network.name}, mixed") for _ in range(2)]
+    even = [with_widths(whole, rng, [bits], f"{whole.name}, {bits} bit") for bits in integers]
+    mixed = [with_widths(whole, rng, integers, f"{whole.name}, mixed") for _ in range(2)]
     plain = with_all_activations([*even, *mixed], top)
+    fewer = with_all_activations(
+        [with_widths(n, rng, [integers[-1]], n.name) for n in [whole, *smaller]], top
+    )
+    pruned = tuple(with_zero_rows(fewer[0], share) for share in (0.5, 1.0))
     return Trials(
-        plain=plain,
-        pruned=tuple(with_zero_rows(plain[len(integers) - 1], share) for share in (0.5, 1.0)),
-        alike=plain,
-        shrinking={"bits": plain[: len(integers)][::-1]},
+        plain=(*plain, *fewer[1:]),
+        pruned=pruned,
+        alike=(*plain, *(pruned if 0 in target.weight_bits else ())),
+        shrinking={"bits": plain[: len(integers)][::-1], "channels": fewer},
     )
 
 

@@ -100,11 +100,20 @@ def test_with_a_bound_on_accuracy_the_candidates_walk_to_it_first(tmp_path):
     ]
     walked = [all(len(bits) == 1 for bits in found) for found in widths]
     assert walked[0]  # one width in every layer, as no agent proposes
+    whole = json.loads((tmp_path / "run" / "result.json").read_text())["baseline"]["packed_bytes"]
+    assert all(entry["metrics"]["packed_bytes"] <= 0.1 * whole for entry in entries)
     assert not walked[-1]
     again = tmp_path / "again"
     search_and_kill(again, lambda folder: lines_in_journal(folder) >= 2, *options)
     assert search(again, *options, "--resume").returncode == 0
     assert journal(again) == journal(tmp_path / "run")
+
+
+def test_the_walk_to_the_border_keeps_to_its_time(tmp_path):
+    run = tmp_path / "run"
+    outcome = search(run, "--max-drop", "10", "--time-budget-s", "1e-6", "--target", "bismo")
+    assert outcome.returncode == 0, outcome.stderr
+    assert [line["kind"] for line in journal(run)].count("candidate") == 1
 
 
 def test_replay_brings_the_metrics_back_and_notices_tampering(finished, tmp_path):

@@ -72,12 +72,17 @@ def test_the_border_is_where_a_scan_finds_it(count, data):
         asked.append(index)
         return index <= last
 
-    assert last_that_holds(count, holds, most=20) == last
+    assert last_that_holds(count, holds, more=lambda: True) == last
     assert len(asked) <= 9
     assert 0 not in asked
 
 
 def test_with_few_questions_the_border_is_one_that_was_seen_to_hold():
     asked = []
-    assert last_that_holds(100, lambda index: asked.append(index) or index <= 60, most=2) == 50
+
+    def holds(index):
+        asked.append(index)
+        return index <= 60
+
+    assert last_that_holds(100, holds, more=lambda: len(asked) < 2) == 50
     assert asked == [50, 75]

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from ajpq.base import untrained_networks
 from hw_models.checks import checked_cost
-from hw_models.device_lut import COLUMNS, KEYS, described, to_measure
+from hw_models.device_lut import COLUMNS, KEYS, described, to_measure, unmatched
 from hw_models.errors import AjpqError
 from hw_models.registry import load_target
 from hw_models.samples import (
@@ -53,6 +54,49 @@ def test_depthwise_and_grouped_layers_have_rows_of_their_own(tmp_path):
     network = grouped_network()
     target = load_target(str(written(tmp_path, to_measure(network), bilinear)))
     assert checked_cost(target, network).latency_s > 0
+
+
+@pytest.mark.parametrize(
+    "model", ["mobilenet_v2_x0_5", "resnet8", "torchvision:shufflenet_v2_x0_5"]
+)
+def test_a_table_knows_what_pruning_leaves_of_its_network(tmp_path, model):
+    """Down to one channel a layer, where depthwise and grouped layers become ordinary ones."""
+    whole, *smaller = untrained_networks(model, 32, 10, (1.0, 0.75, 0.5, 0.0))
+    path = written(tmp_path, to_measure(whole), bilinear)
+    target = load_target(str(path))
+    assert unmatched(target, [whole]) == ([], [])
+    latencies = [checked_cost(target, network).latency_s for network in (whole, *smaller)]
+    assert sorted(latencies, reverse=True) == latencies
+    assert min(latencies) < 0.7 * latencies[0]
+
+
+def test_groups_that_pruning_removes_cost_no_longer(tmp_path):
+    def network(groups):
+        b = NetworkBuilder((3, 8, 8), np.random.default_rng(0))
+        x = b.conv("input", 8 * groups, kernel=1)
+        return b.build(b.conv(x, 4 * groups, groups=groups))
+
+    lines = to_measure(network(4))
+    assert any(line.startswith("conv,8,8,3,1,8x4,32,0,8") for line in lines)
+    target = load_target(str(written(tmp_path, lines, bilinear)))
+    costs = [target.cost(network(groups)).per_layer[1].latency_s for groups in (1, 2, 4)]
+    assert costs == pytest.approx([costs[2] / 4, costs[2] / 2, costs[2]])
+
+
+def test_a_square_kernel_may_be_written_out(tmp_path):
+    lines = [line.replace(",3,", ",3x3,", 1) for line in to_measure(conv_network())]
+    lines = [line.replace("globalavgpool,1,1,4,", "globalavgpool,1,1,4x4,") for line in lines]
+    target = load_target(str(written(tmp_path, lines, bilinear)))
+    assert unmatched(target, [conv_network()]) == ([], [])
+
+
+def test_rows_that_nothing_uses_and_operators_without_rows_are_named(tmp_path):
+    lines = [
+        line.replace("globalavgpool,1,1,4,", "globalavgpool,1,1,1,")
+        for line in to_measure(conv_network())
+    ]
+    target = load_target(str(written(tmp_path, lines, bilinear)))
+    assert unmatched(target, [conv_network()]) == (["globalavgpool,1,1,1,1,1"], ["pool2"])
 
 
 def test_fewer_channels_than_were_measured_cost_no_less(tmp_path):
@@ -133,7 +177,7 @@ def test_long_and_tall_kernels_have_rows_of_their_own():
     b = NetworkBuilder((3, 9, 9), np.random.default_rng(0))
     tall = b.conv("input", 4, weights=random_weights((4, 3, 7, 1), b.rng))
     long = b.conv(tall, 4, weights=random_weights((4, 4, 1, 7), b.rng))
-    keys = [described(b.build(long), operator)[0] for operator in b.operators]
+    keys = [described(b.build(long), operator)[0][0] for operator in b.operators]
     assert [key[KEYS.index("kernel")] for key in keys] == ["7x1", "1x7"]
 
 

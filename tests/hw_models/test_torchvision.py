@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from ajpq.base import untrained_network
+from ajpq.base import untrained_networks
 from hw_models.checks import checked_cost
 from hw_models.registry import load_target
 
@@ -24,4 +24,4 @@ def test_no_operator_stays_on_the_cpu(name, target):
 @functools.cache
 def network(name, size):
     """The int8 form of a network with random weights."""
-    return untrained_network(name, size, 10)
+    return untrained_networks(name, size, 10)[0]
