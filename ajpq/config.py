@@ -68,27 +68,39 @@ def validated(model: type[BaseModel], content: dict[str, Any], source: str) -> A
 
 
 def with_full_path(spec: str) -> str:
-    """``spec`` with the full path of the file or folder that it names, if it names one.
+    """``spec`` with the full paths of the files and the folder that it names.
 
     A run folder then works from any directory.
+
+    Raises:
+        ValueError: a path begins with the home of a user who does not exist.
     """
-    text, comma, changes = spec.partition(",")
+    main, *changes = _CHANGE.split(spec)
+    keys, values = changes[::2], changes[1::2]
+    pairs = (key + _full(value) for key, value in zip(keys, values, strict=True))
+    return _full(main) + "".join(pairs)
+
+
+def _full(text: str) -> str:
     if text.startswith(_FOLDER):
-        return f"{_FOLDER}{_absolute(text.removeprefix(_FOLDER))}{comma}{changes}"
+        folder = text.removeprefix(_FOLDER)
+        return f"{_FOLDER}{_absolute(folder)}" if folder else text
     location, colon, attribute = text.rpartition(":")
     if location.endswith(".py"):
-        return f"{_absolute(location)}{colon}{attribute}{comma}{changes}"
-    if text.endswith(_FILES) or "/" in text:
-        return f"{_absolute(text)}{comma}{changes}"
-    return spec
+        return f"{_absolute(location)}{colon}{attribute}"
+    return str(_absolute(text)) if text.endswith(_FILES) or "/" in text else text
 
 
 _FOLDER = "imagefolder:"
 _FILES = (".yaml", ".yml", ".csv", ".safetensors", ".pt", ".pth", ".th", ".bin")
+_CHANGE = re.compile(r"(,\w+=)")
 
 
 def _absolute(path: str) -> Path:
-    return Path(path).expanduser().absolute()
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:  # no home
+        raise ValueError(f"{path}: {error}") from error
 
 
 def load_recipe(name: str) -> Recipe:
@@ -152,7 +164,8 @@ class SearchConfig(ProblemConfig):
         size_ratio: upper bound on packed bytes relative to the float32 network.
         limits: more bounds, on latency, size, flash, sram or energy, as ``70%`` of the unpruned
             int8 network (of the float32 network for size) or as ``0.5 ms``, ``128 kB``, ``20 uJ``;
-            see :mod:`ajpq.limits`. One on latency or size replaces the ratio above.
+            ``none`` takes a bound away; see :mod:`ajpq.limits`. One on latency or size replaces
+            the ratio above.
         max_drop: points of validation top-1 that may be lost; given, the search looks for the
             cheapest policy that stays within it, otherwise for the most accurate one.
         budget_margin: share of the budget that projection leaves free, because fine-tuning
@@ -175,7 +188,7 @@ class SearchConfig(ProblemConfig):
     agent: str = "td3"
     fixed_bits: int | None = Field(default=None, ge=2, le=8)
     max_sparsity: float = Field(default=0.75, ge=0, lt=1)
-    kl_weight: float = Field(default=0.1, ge=0)
+    kl_weight: float = Field(default=0.0, ge=0)
     candidate: Recipe = Recipe(name="none")
     final: tuple[FinalRound, ...] = Field(default=(), min_length=1)
 
@@ -189,7 +202,13 @@ class SearchConfig(ProblemConfig):
         """All bounds by cost."""
         given = {"latency": self.latency_ratio, "size": self.size_ratio}
         ratios = {cost: Limit(r, relative=True) for cost, r in given.items() if r is not None}
-        return ratios | {cost: parse_limit(cost, text) for cost, text in self.limits.items()}
+        found = ratios | {cost: parse_limit(cost, text) for cost, text in self.limits.items()}
+        return {cost: limit for cost, limit in found.items() if limit is not None}
+
+    @field_validator("agent")
+    @classmethod
+    def _agent_found_from_anywhere(cls, spec: str) -> str:
+        return with_full_path(spec)
 
     @field_validator("limits")
     @classmethod
@@ -245,7 +264,7 @@ Run = TypeVar("Run", SearchConfig, CompressConfig)
 def load_run(kind: type[Run], name: str, overrides: dict[str, Any]) -> Run:
     """An experiment from ``configs/experiments`` or a YAML file, with ``overrides`` on top.
 
-    Recipes may be given by name (``candidate: psg-short``) or written out.
+    Recipes may be given by name (``candidate: direct``) or written out.
     """
     content = {**read_yaml("experiments", "config", name), **overrides}
     return validated_run(kind, content, f"config {name!r}")

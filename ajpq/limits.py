@@ -26,7 +26,7 @@ _UNITS = {
     "sram": _BYTES,
     "energy": _JOULES,
 }
-_SHOWN = {"latency": ("ms", 1e-3), "energy": ("uJ", 1e-6)}
+_SHOWN = ("B", "kB", "MB", "us", "ms", "s", "nJ", "uJ", "mJ", "J")
 _QUANTITY = re.compile(r"(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*(%|[A-Za-z]+)")
 
 
@@ -39,13 +39,15 @@ class Limit:
 
 
 def in_units(cost: str, value: float) -> str:
-    """A cost as people write it: ``22.5 kB``, ``0.6 ms``."""
-    unit, size = _SHOWN.get(cost, ("kB", 1e3))
+    """A cost as people write it, in the largest unit that it fills: ``22.5 kB``, ``1.6 ms``."""
+    units = [(unit, _UNITS[cost][unit]) for unit in _SHOWN if unit in _UNITS[cost]]
+    filled = [each for each in units if value >= each[1]] or units[:1]
+    unit, size = filled[-1]
     return f"{value / size:.4g} {unit}"
 
 
-def parse_limit(cost: str, text: str) -> Limit:
-    """Read ``text`` as a bound on ``cost``.
+def parse_limit(cost: str, text: str) -> Limit | None:
+    """Read ``text`` as a bound on ``cost``; ``none`` is none.
 
     Raises:
         UnknownNameError: no such cost.
@@ -53,6 +55,8 @@ def parse_limit(cost: str, text: str) -> Limit:
     """
     if cost not in METRICS:
         raise UnknownNameError("limit", cost, METRICS)
+    if text.strip().lower() == "none":
+        return None
     match = _QUANTITY.fullmatch(text.strip())
     units = _UNITS[cost]
     if match is None or match[2] not in ("%", *units) or float(match[1]) <= 0:

@@ -60,7 +60,7 @@ def main(
         limit: more bounds, such as flash=128kB sram=64KiB latency=0.5ms energy=80%, with % of the
             unpruned int8 network.
         max_drop: look for the cheapest policy that loses at most so many points of top-1; the
-            config's other bounds then no longer hold, unless they are given too.
+            config's latency and size ratios then no longer hold, unless they are given too.
         budget_mode: hard: every candidate meets the budget; soft: excess is punished.
         episodes: number of candidates to try.
         time_budget: stop trying candidates after so many minutes.

@@ -6,7 +6,8 @@ targets see one half of the policies and are judged on the other: Arm's compiler
 and bytes, which is what one would try first. The Bit Fusion model is held against two tools that
 know nothing of it: with ``--scalesim`` its computing at 8 bits against SCALE-Sim
 (:mod:`benchmarks.scalesim`), with ``--zigzag`` computing and transfers at 2, 4 and 8 bits against
-ZigZag (:mod:`benchmarks.zigzag`). Last, how many policies the fastest models price in a second.
+ZigZag (:mod:`benchmarks.zigzag`). Last, how many policies the fastest
+models price in a second once the tables of their layers are made.
 
     make bench NAME=hw_fidelity
     python -m benchmarks.hw_fidelity --scalesim scalesim/bin/python --zigzag zigzag/bin/python
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,13 +41,14 @@ from ajpq.problem import Problem, direct_weights, network_of
 from ajpq.progress import ConsoleProgress
 from ajpq.reporting.style import BLUE, GREY
 from benchmarks import zigzag as zigzag_tool
-from benchmarks.harness import at_least, at_most, command_line, write_result
+from benchmarks.harness import at_least, at_most, command_line, versions, write_result
 from benchmarks.scalesim import Convolution, convolutions, cycles
 from envs.measured import random_policies
 from hw_models.analytic.base import AnalyticTarget
 from hw_models.analytic.bitfusion import BitFusion
 from hw_models.analytic.work import joined
 from hw_models.base import NetworkCost, Target
+from hw_models.errors import AjpqError
 from hw_models.fitted import entropy_bytes, fit_to
 from hw_models.network import Network, macs
 from hw_models.registry import load_target
@@ -84,6 +87,9 @@ def main(
     progress = ConsoleProgress()
     count = 24 if quick else policies
     folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
+    for python in (scalesim, zigzag):
+        if python is not None and shutil.which(python) is None:
+            raise AjpqError(f"{python}: no interpreter there")
     wanted: list[tuple[str, str, Callable[[str, int, int], list[Comparison]]]] = [
         (target, network, functools.partial(fitted_against, target))
         for network in (NETWORKS[:1] if quick else NETWORKS)
@@ -99,7 +105,7 @@ def main(
     seconds = 0.0
     for against, network, compare in wanted:
         with progress.phase(f"{against}: {count} policies of {network}"):
-            place = folder / f"{against}-{network}-{count}-{seed}.json"
+            place = folder / f"{against}-{network}-{count}-{seed}-{versions()['ajpq']}.json"
             found, spent = kept(place, functools.partial(compare, network, count, seed))
         comparisons += found
         seconds += spent
@@ -124,7 +130,7 @@ def main(
                 max(found["median_error_percent"] for found in ethos), 8.0
             ),
             **{
-                f"{name}_resnet20_policies_per_second_at_least": at_least(rate, 100_000)
+                f"{name}_resnet20_layer_tables_priced_per_second_at_least": at_least(rate, 100_000)
                 for name, rate in rates.items()
             },
         },

@@ -83,7 +83,8 @@ def _question(layer: Convolution, bits: int, device: BitFusion) -> dict[str, Any
     """A unit holds as many pairs of operands as fit its 8 bits: so many times the rows."""
     rows = device.array_rows * (WIDEST // bits)
     stride, kernel, channels = layer.stride, layer.kernel, layer.channels
-    if layer.height * layer.width == 1 and channels <= rows:
+    fits = channels <= rows and layer.filters <= device.array_columns
+    if layer.height * layer.width == 1 and fits:
         channels = 2 * rows  # ZigZag refuses layers that fit at once: there are no loops to order
     out = [(size - kernel) // stride + 1 for size in (layer.height, layer.width)]
     workload = {

@@ -45,10 +45,9 @@ def reference_budget(config: SearchConfig, problem: Problem) -> Budget:
     reference = {name: float(value) for name, value in known.items() if value is not None}
     for name in config.bounds:
         if name not in reference:
-            option = "--latency-ratio none" if name == "latency" else f"--limit {name}=..."
             raise AjpqError(
-                f"target {problem.target.name!r} does not know {name}; leave this bound out: "
-                f"{option}"
+                f"target {problem.target.name!r} does not know {name}; take this bound away: "
+                f"--limit {name}=none"
             )
     sample = problem.search_sample
     assert sample.float_logits is not None

@@ -55,9 +55,9 @@ class JointCompressionEnv(gym.Env[np.ndarray, np.ndarray]):
 
     ## Reward
 
-    Zero until the last layer, then that of :func:`envs.budget.reward`: accuracy after the short
-    PSG fine-tune against the uncompressed network, or, with `max_drop`, the cost. A hard budget
-    first projects the actions of the whole episode onto the budget (:func:`envs.budget.project`);
+    Zero until the last layer, then that of :func:`envs.budget.reward`: accuracy after the
+    candidates' recipe against the uncompressed network, or, with `max_drop`, the cost. A hard
+    budget first projects the actions of the whole episode onto it (:func:`envs.budget.project`);
     a soft one subtracts a penalty.
 
     ## Episode end

@@ -56,7 +56,7 @@ class CompressionTask:
         unprunable: layers whose channels must live (those that make the logits).
         packed_bytes: size of the packed file before any training; the cheapest question.
         price: all costs of a policy before any training; asks the target.
-        assess: metrics of a policy after the short fine-tune; a pure function.
+        assess: metrics of a policy after the candidates' recipe; a pure function.
         score: reward of metrics.
         reach: how far an action of 1 moves a setting from the prior.
         path: ``[L, K]`` settings within a hard budget from the most expensive policy down, by the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -15,6 +16,9 @@ from types import ModuleType
 from typing import Any
 
 from hw_models.errors import AjpqError
+
+# An error lists so many names of a module.
+_NAMED = 5
 
 
 def is_object_spec(spec: str) -> bool:
@@ -47,7 +51,10 @@ def load_object(spec: str, what: str) -> object:
         return operator.attrgetter(attribute)(module)
     except AttributeError as error:
         own = [name for name, value in vars(module).items() if _is_defined_in(module, value)]
-        known = f"; it has {', '.join(own)}" if own else ""
+        public = [name for name in own if not name.startswith("_")]
+        near = difflib.get_close_matches(attribute, public, n=_NAMED) or public[:_NAMED]
+        known = f"; it has {', '.join(near)}" if near else ""
+        known += ", ..." if len(public) > len(near) > 0 else ""
         message = f"{what} {spec!r}: {location} has no attribute {attribute!r}{known}"
         raise AjpqError(message) from error
 

@@ -62,7 +62,8 @@ def load_target(spec: str) -> Target:
     if base in _shipped():
         return _from_text(_shipped()[base], spec, f"target {spec!r}", changed)
     if base.endswith(".csv"):
-        return _build(DeviceLut, {"name": Path(base).stem, "table": base, **changed}, base)
+        name = ",".join([Path(base).stem, *changes])
+        return _build(DeviceLut, {"name": name, "table": base, **changed}, base)
     if base.endswith(SUFFIXES):
         return _from_file(Path(base).expanduser(), spec, changed)
     if spec in _installed():
@@ -114,7 +115,7 @@ def _from_file(path: Path, spec: str, changed: dict[str, Any]) -> Target:
         raise AjpqError(f"cannot read the target {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise AjpqError(f"the target {path} is not a text file") from error
-    name = path.stem if not changed else spec
+    name = ",".join([path.stem, *spec.split(",")[1:]])
     return _from_text(text, name, f"target {path}", changed, path.parent)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ajpq.config import load_search_config
-from ajpq.limits import Limit, parse_limit
+from ajpq.limits import Limit, in_units, parse_limit
 from hw_models.errors import AjpqError, UnknownNameError
 
 
@@ -42,3 +42,24 @@ def test_a_config_joins_ratios_and_limits():
     }
     with pytest.raises(AjpqError, match=r"limits.*got '4'"):
         load_search_config("digits", {"limits": {"sram": "4"}})
+
+
+def test_none_takes_a_bound_away():
+    config = load_search_config("digits", {"limits": {"latency": "none", "sram": "None"}})
+    assert set(config.bounds) == {"size"}
+
+
+@pytest.mark.parametrize(
+    ("cost", "value", "text"),
+    [
+        ("size", 101_200, "101.2 kB"),
+        ("flash", 2.5e6, "2.5 MB"),
+        ("sram", 42.6, "42.6 B"),
+        ("latency", 0.00064, "640 us"),
+        ("latency", 1.5, "1.5 s"),
+        ("energy", 2.5e-4, "250 uJ"),
+        ("energy", 1e-12, "0.001 nJ"),
+    ],
+)
+def test_costs_are_told_in_the_unit_that_they_fill(cost, value, text):
+    assert in_units(cost, value) == text

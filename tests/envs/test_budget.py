@@ -98,7 +98,9 @@ def test_the_cheapest_policy_is_not_loosened():
 
 
 def test_an_unreachable_budget_names_the_smallest_cost():
-    with pytest.raises(BudgetError, match=r"size ratio 0\.01 or .* kB .* smallest reachable 0\.03"):
+    with pytest.raises(
+        BudgetError, match=r"size ratio 0\.01 or .* B \(.* smallest reachable 0\.03"
+    ):
         projected(np.full((2, 3), 0.5), budget(size=0.01))
 
 
