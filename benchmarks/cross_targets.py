@@ -34,7 +34,7 @@ from hw_models.base import Target
 
 NAME = "cross_targets"
 TARGETS = ("edge-npu", "host-cpu", "bitfusion", "bismo", "mpic", "ne16")
-# Points of validation top-1; candidates are judged after a few steps of PSG only.
+# Points of validation top-1; policies are judged without fine-tuning.
 MAX_DROP = 3.0
 
 

@@ -6,8 +6,9 @@ targets see one half of the policies and are judged on the other: Arm's compiler
 and bytes, which is what one would try first. The Bit Fusion model is held against two tools that
 know nothing of it: with ``--scalesim`` its computing at 8 bits against SCALE-Sim
 (:mod:`benchmarks.scalesim`), with ``--zigzag`` computing and transfers at 2, 4 and 8 bits against
-ZigZag (:mod:`benchmarks.zigzag`). Last, how many policies the fastest
-models price in a second once the tables of their layers are made.
+ZigZag (:mod:`benchmarks.zigzag`). BISMO and MPIC are held against the rates that their papers
+state (:mod:`benchmarks.published`). Last, how many policies the fastest models price in a second
+once the tables of their layers are made.
 
     make bench NAME=hw_fidelity
     python -m benchmarks.hw_fidelity --scalesim scalesim/bin/python --zigzag zigzag/bin/python
@@ -42,6 +43,7 @@ from ajpq.progress import ConsoleProgress
 from ajpq.reporting.style import BLUE, GREY
 from benchmarks import zigzag as zigzag_tool
 from benchmarks.harness import at_least, at_most, command_line, versions, write_result
+from benchmarks.published import against_papers
 from benchmarks.scalesim import Convolution, convolutions, cycles
 from envs.measured import random_policies
 from hw_models.analytic.base import AnalyticTarget
@@ -109,7 +111,7 @@ def main(
             found, spent = kept(place, functools.partial(compare, network, count, seed))
         comparisons += found
         seconds += spent
-    rows = [row(*comparison) for comparison in comparisons]
+    rows = [row(*comparison) for comparison in [*comparisons, *against_papers()]]
     ethos = [found for found in rows if found["model"] == "edge-npu, fitted"]
     with progress.phase("timing the vectorised models"):
         rates = {name: policies_per_second(name, count, seed) for name in VECTORISED}
