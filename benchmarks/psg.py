@@ -47,8 +47,8 @@ FORMS = {"weights": "sparse", "channels": "sparse_channels"}
 LAMBDAS: dict[str, tuple[float, ...]] = {
     "8": (150, 500, 1500),
     "4": (50, 150, 500),
-    "3": (50, 150, 500),
-    "2": (15, 50, 150),
+    "3": (150, 500, 1500),
+    "2": (50, 150, 500),
     "weights": (5, 15, 50),
     "channels": (5, 15, 50),
 }
