@@ -23,6 +23,7 @@ from ajpq.problem import Problem, fine_tune, network_of
 from ajpq.progress import Progress, SilentProgress
 from ajpq.proposals import propose
 from ajpq.quantizers import make_quantizer
+from ajpq.reference import simulate
 from ajpq.reporting import write_report
 from ajpq.results import build_result, record_test, reference_top1_test
 from ajpq.runs.candidates import CandidateLog
@@ -274,8 +275,8 @@ def replay(
         weights = load_weights(run_dir / "weights.safetensors")
     with progress.phase("measuring"):
         network = network_of(problem, policy, weights)
-        costs = exact_costs(network, problem.target)
-        metrics = measured(costs, network, validation_images(problem))
+        costs, sample = exact_costs(network, problem.target), validation_images(problem)
+        metrics = measured(costs, simulate(network, sample.images), sample)
         replayed = {
             **metrics.model_dump(mode="json", exclude={"kl"}),
             "top1_test": reference_top1_test(problem, network),

@@ -29,19 +29,19 @@ def recalibrate_batchnorm(
     count = 0
 
     def collect(node: Node, values: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-        axes = [axis for axis in range(values.dim()) if axis != 1]
-        variance, mean = torch.var_mean(values.float(), dim=axes)
+        mean, variance = torch.zeros(2, values.shape[1])
+        factor = tensors.get(node.parameters.get("weight", ""))
+        shift = tensors.get(node.parameters.get("bias", ""))
+        # With a momentum of 1 the running statistics become those of the batch.
+        eps = node.attributes["eps"]
+        normalised = F.batch_norm(values, mean, variance, factor, shift, True, 1.0, eps)
         for role, value in (("running_mean", mean), ("running_var", variance)):
             name = node.parameters[role]
             total[name] = total[name] + value if name in total else value
-        factor = tensors.get(node.parameters.get("weight", ""))
-        shift = tensors.get(node.parameters.get("bias", ""))
-        return F.batch_norm(
-            values, None, None, factor, shift, training=True, eps=node.attributes["eps"]
-        )
+        return normalised
 
     for images in batches:
-        execute(graph, state, images, edge=edge, batchnorm=collect)
+        execute(graph, state, _channels_last(images), edge=edge, batchnorm=collect)
         count += 1
     return {name: value / count for name, value in total.items()}
 
@@ -58,14 +58,20 @@ def activation_ranges(
     largest: dict[str, float] = {}
 
     def record(name: str, values: Tensor) -> Tensor:
-        low, high = (float(v) for v in torch.aminmax(values))
+        # All in the order of memory, which is many times faster.
+        in_memory = values.permute(0, 2, 3, 1) if values.dim() == 4 else values
+        low, high = (float(v) for v in torch.aminmax(in_memory))
         largest[name] = max(largest.get(name, 0.0), high, -low)
         return values if edge is None else edge(name, values)
 
     for images in batches:
-        execute(graph, state, images, edge=record, batchnorm=frozen_batchnorm)
+        execute(graph, state, _channels_last(images), edge=record, batchnorm=frozen_batchnorm)
     unsigned = nonnegative_edges(graph)
     return {
         name: ActivationRange(maximum=value, signed=name not in unsigned)
         for name, value in largest.items()
     }
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images

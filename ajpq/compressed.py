@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ajpq.graph.execute import mask_pruned
 from ajpq.graph.structure import Graph, layers
-from ajpq.grids import ActivationRange
+from ajpq.grids import ActivationRange, fake_quantize
 from ajpq.policy import CompressionPolicy
 from ajpq.quantizers import Estimator, Quantizer, straight_through
-from hw_models.network import FLOAT_BITS, Edge
+from hw_models.network import Edge
 
 State = Mapping[str, Tensor]
 
@@ -95,11 +95,7 @@ def quantize_edges(grids: Mapping[str, Edge]) -> Callable[[str, Tensor], Tensor]
 
     def hook(edge: str, values: Tensor) -> Tensor:
         grid = grids.get(edge)
-        if grid is None or grid.bits == FLOAT_BITS:
-            return values
-        # One fused kernel; it multiplies by the reciprocal where the reference divides, so a code
-        # next to a tie may differ. Training and ranking do not notice.
-        return torch.fake_quantize_per_tensor_affine(values, grid.scale, 0, *grid.code_range)
+        return values if grid is None else fake_quantize(values, grid.bits, grid.signed, grid.scale)
 
     return hook
 

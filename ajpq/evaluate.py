@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from ajpq.packed import estimated_bytes, pack
-from ajpq.reference import prepare
 from hw_models.base import Target
 from hw_models.checks import checked_cost
 from hw_models.network import Network, bops, macs
@@ -60,13 +58,6 @@ class Images:
     float_logits: Tensor | None = None
 
 
-def reference_logits(network: Network, images: Tensor, batch_size: int = 500) -> Tensor:
-    """Logits ``[N, classes]`` of the exact integer reference."""
-    run = prepare(network)
-    with torch.no_grad():
-        return torch.cat([run(part) for part in images.split(batch_size)])
-
-
 def top1(logits: Tensor, labels: Tensor) -> float:
     """Percent of rows whose largest logit is the label's."""
     return 100.0 * float((logits.argmax(1) == labels).double().mean())
@@ -113,8 +104,7 @@ def _costs(network: Network, target: Target, packed_bytes: int) -> Costs:
     )
 
 
-def measured(costs: Costs, network: Network, sample: Images) -> Metrics:
-    """Join costs with the quality of ``network`` on ``sample``."""
-    logits = reference_logits(network, sample.images)
+def measured(costs: Costs, logits: Tensor, sample: Images) -> Metrics:
+    """Join costs with the quality of ``logits [N, classes]`` on ``sample``."""
     kl = 0.0 if sample.float_logits is None else kl_divergence(sample.float_logits, logits)
     return Metrics(**costs.model_dump(), top1_val=top1(logits, sample.labels), kl=kl)

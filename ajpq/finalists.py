@@ -16,6 +16,7 @@ from ajpq.config import FinalRound
 from ajpq.evaluate import Images, Metrics, exact_costs, measured, top1
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, Watch, fine_tune, float_logits, network_of
+from ajpq.reference import simulate
 from ajpq.runs.folder import load_weights, save_weights
 from ajpq.runs.journal import Journal
 from ajpq.runs.stages import load_snapshot, save_snapshot
@@ -100,7 +101,9 @@ def _finalist(
         metrics = Metrics.model_validate(recorded["metrics"])
     else:
         network = network_of(problem, policy, weights)
-        metrics = measured(exact_costs(network, problem.target), network, sample)
+        metrics = measured(
+            exact_costs(network, problem.target), simulate(network, sample.images), sample
+        )
         journal.append(
             {
                 "kind": "finalist",

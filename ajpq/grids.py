@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,13 +104,31 @@ def fake_quantize(x: Tensor, bits: int, signed: bool, scale: float) -> Tensor:
     """Round to the grid in the forward pass; the gradient is 1 inside its range and 0 outside.
 
     Gives ``scale * code`` with the codes of the reference simulation (Bengio et al. 2013,
-    straight-through estimator).
+    straight-through estimator). What rounds to the last code is inside.
     """
     if bits == FLOAT_BITS:
         return x
-    low, high = Edge("", (), bits, signed).code_range
-    steps = (x / scale).clamp(low, high)
-    return (steps + (steps.round() - steps).detach()) * scale
+    quantized: Tensor = _FakeQuantize.apply(x, scale, *Edge("", (), bits, signed).code_range)
+    return quantized
+
+
+class _FakeQuantize(torch.autograd.Function):
+    """In place wherever it can be: ``torch.fake_quantize_per_tensor_affine``, which is not
+    vectorised, takes nine times as long, three times as long as the convolution before it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, low: int, high: int) -> Tensor:
+        codes = x.div(scale).round_()
+        if not ctx.needs_input_grad[0]:
+            return codes.clamp_(low, high).mul_(scale)
+        clamped = codes.clamp(low, high)
+        ctx.save_for_backward(codes == clamped)
+        return clamped.mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (inside,) = ctx.saved_tensors
+        return gradients[0] * inside, None, None, None
 
 
 def quantize_edge(x: Tensor, edge: Edge) -> Tensor:

@@ -7,6 +7,7 @@ from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import DivergedError
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, direct_weights, fine_tune, network_of
+from ajpq.ranking import prepare_ranking
 
 # Nats; a network that knows nothing is about 10 away from a confident one.
 _WORST_KL = 20.0
@@ -22,4 +23,5 @@ def judge(problem: Problem, recipe: Recipe, policy: CompressionPolicy) -> Metric
         costs = costs_in_loop(network, problem.pricing)
         return Metrics(**costs.model_dump(), top1_val=0.0, kl=_WORST_KL)
     network = network_of(problem, policy, weights)
-    return measured(costs_in_loop(network, problem.pricing), network, problem.search_sample)
+    costs, sample = costs_in_loop(network, problem.pricing), problem.search_sample
+    return measured(costs, prepare_ranking(network)(sample.images), sample)

@@ -10,7 +10,7 @@ and are rounded to float32 once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,7 +23,7 @@ from ajpq.grids import quantize_edge
 from hw_models.network import FLOAT_BITS, Edge, Network, Operator
 
 _EXACT = 2**24  # float32 holds every integer up to here
-_MOST_IMAGES = 200  # at a time, fewer where an edge is larger than this many elements:
+_MOST_IMAGES = 64  # at a time, which caches hold; fewer where an edge has more elements than this:
 _MOST_ELEMENTS = 2**24
 
 Step = Callable[..., Tensor]
@@ -44,7 +44,13 @@ def simulate(network: Network, images: Tensor) -> Tensor:
 
 def prepare(network: Network) -> Callable[[Tensor], Tensor]:
     """Convert the weights once; the result maps images to logits like :func:`simulate`."""
-    steps = [(op, _step(network, op)) for op in network.operators]
+    return run_steps(network, [(op, step_of(network, op)) for op in network.operators])
+
+
+def run_steps(
+    network: Network, steps: Sequence[tuple[Operator, Step]]
+) -> Callable[[Tensor], Tensor]:
+    """Images to logits through ``steps``, one for every operator."""
     expiring = _expiring(network)
     start = network.edges[network.input]
     largest = max(math.prod(edge.shape) for edge in network.edges.values())
@@ -88,7 +94,8 @@ def _expiring(network: Network) -> dict[str, list[str]]:
     return result
 
 
-def _step(network: Network, op: Operator) -> Step:
+def step_of(network: Network, op: Operator) -> Step:
+    """The exact arithmetic of one operator, which leaves its inputs as they are."""
     inputs = [network.edges[edge] for edge in op.inputs]
     return _STEPS[op.kind](op, inputs, network.edges[op.output])
 

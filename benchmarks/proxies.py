@@ -31,7 +31,7 @@ from ajpq import cli
 from ajpq.base import build_problem
 from ajpq.checkpoints import load_tensors
 from ajpq.config import load_recipe, load_search_config
-from ajpq.evaluate import reference_logits, top1
+from ajpq.evaluate import top1
 from ajpq.files import write_atomically
 from ajpq.finalists import validation_images
 from ajpq.finetune.recipe import Recipe
@@ -39,6 +39,7 @@ from ajpq.judge import judge
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, fine_tune, network_of
 from ajpq.progress import ConsoleProgress
+from ajpq.reference import simulate
 from benchmarks.harness import at_least, command_line, write_result
 from envs.budget import Budget, project
 from envs.build import build_task
@@ -198,7 +199,7 @@ def full_accuracy(problem: Problem, policy: CompressionPolicy, full: Recipe) -> 
     """Top-1 on all validation images after the full recipe."""
     network = network_of(problem, policy, fine_tune(problem, policy, full))
     sample = validation_images(problem)
-    return top1(reference_logits(network, sample.images), sample.labels)
+    return top1(simulate(network, sample.images), sample.labels)
 
 
 def table(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
