@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from ajpq.config import Run, RunConfig, load_run, validated_run
+from ajpq.memory import keep_freed_memory
 from ajpq.progress import ConsoleProgress
 from ajpq.runs.folder import load_config
 from hw_models.errors import AjpqError
@@ -46,6 +47,7 @@ def run_subcommand(commands: dict[str, Callable[..., None]], *, prog: str) -> No
 
 
 def _guarded(call: Callable[[], object]) -> None:
+    keep_freed_memory()
     try:
         call()
     except AjpqError as error:
