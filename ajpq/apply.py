@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,9 +62,23 @@ def apply_policy(
             addition bypasses.
     """
     pruned = _pruned(graph, policy)
-    check_legal(graph, pruned)
-    job = _Job(graph, tensors, policy, quantize, kept_channels(graph, pruned))
-    return _network(job, edge_grids(graph, policy, ranges), produced(graph, pruned, job.kept))
+    kept, available = _outline(graph, tuple((name, own.tobytes()) for name, own in pruned.items()))
+    job = _Job(graph, tensors, policy, quantize, kept)
+    return _network(job, edge_grids(graph, policy, ranges), available)
+
+
+@functools.lru_cache(maxsize=256)
+def _outline(graph: Graph, pruned: tuple[tuple[str, bytes], ...]) -> tuple[Masks, frozenset[str]]:
+    """The channels that stay and the edges that are still computed; most of applying a policy.
+
+    A search asks about the same channels at many widths. The arrays are shared: read-only.
+    """
+    masks = {name: np.frombuffer(own, bool) for name, own in pruned}
+    check_legal(graph, masks)
+    kept = kept_channels(graph, masks)
+    for own in kept.values():
+        own.setflags(write=False)
+    return kept, produced(graph, masks, kept)
 
 
 def apply_unshrunk(

@@ -27,7 +27,6 @@ from envs.ladders import cheapening, ladders
 from envs.prior import divergence, prior_settings, sensitivities
 from envs.task import CompressionTask, LayerFacts
 from hw_models.errors import AjpqError
-from hw_models.network import Network
 
 Answer = TypeVar("Answer")
 
@@ -145,9 +144,10 @@ def _pricing(
     weights = [_weight(problem, layer) for layer in layers(problem.graph)]
     quantize = tabulated(make_quantizer(problem.quantizer), weights)
 
-    def network(policy: CompressionPolicy) -> Network:
-        return apply_policy(problem.graph, direct.compressed_state, policy, direct.ranges, quantize)
-
+    state = direct.compressed_state
+    network = _remembered(
+        lambda policy: apply_policy(problem.graph, state, policy, direct.ranges, quantize), most=2
+    )
     return (
         _remembered(lambda policy: estimated_bytes(network(policy))),
         _remembered(lambda policy: costs_in_loop(network(policy), problem.pricing)),
@@ -155,15 +155,17 @@ def _pricing(
 
 
 def _remembered(
-    function: Callable[[CompressionPolicy], Answer],
+    function: Callable[[CompressionPolicy], Answer], most: int = 100_000
 ) -> Callable[[CompressionPolicy], Answer]:
-    """``function`` asked once per policy; answers are numbers, so remembering all is cheap."""
+    """``function`` asked once per policy, as long as not ``most`` others were asked since."""
     answers: dict[str, Answer] = {}
 
     def ask(policy: CompressionPolicy) -> Answer:
         key = policy.hash
         if key not in answers:
             answers[key] = function(policy)
+            if len(answers) > most:
+                del answers[next(iter(answers))]
         return answers[key]
 
     return ask

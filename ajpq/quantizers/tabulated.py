@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,14 +26,13 @@ def tabulated(
     tables = {}
     for weight in weights:
         made = [quantizer.quantize(weight, torch.full((len(weight),), width)) for width in _WIDTHS]
-        codes = torch.stack([codes for codes, _ in made])
-        scales = torch.stack([scales for _, scales in made])
+        codes = np.stack([codes.numpy() for codes, _ in made])
+        scales = np.stack([scales.numpy() for _, scales in made])
         tables[weight.data_ptr()] = weight, codes, scales
 
     def quantize(weight: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
         _, codes, scales = tables[weight.data_ptr()]
-        row = torch.arange(len(bits))
-        width = bits - _WIDTHS[0]
-        return codes[width, row], scales[width, row]
+        row, width = np.arange(len(bits)), bits.numpy() - _WIDTHS[0]
+        return torch.from_numpy(codes[width, row]), torch.from_numpy(scales[width, row])
 
     return quantize
