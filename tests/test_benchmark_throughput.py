@@ -1,0 +1,66 @@
+"""The throughput benchmark: what it compares with, and what its bars mean."""
+
+import numpy as np
+import pytest
+import torch
+
+from ajpq.policy import uniform_policy
+from benchmarks import throughput
+from benchmarks.straightforward import judged, largest_inputs, on_grid
+from tests.modules import build, images, minmax
+
+
+def test_rows_go_to_the_grid_of_their_largest_weight():
+    weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    bits = torch.tensor([2, 3, 5, 8])
+    codes, scales = minmax(weight, bits)
+    expected = codes * scales.view(-1, 1, 1, 1)
+    found = torch.stack([on_grid(row, int(b)) for row, b in zip(weight, bits, strict=True)])
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert not on_grid(weight[0], 0).any()
+
+
+def test_the_straightforward_candidate_is_a_sound_one():
+    """At 8 bits it answers like the module; with nothing left, like a constant."""
+    model, x = build("gated"), images(200)
+    channels = {
+        name: module.out_channels if hasattr(module, "out_channels") else module.out_features
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
+    }
+    with torch.no_grad():
+        labels = model(x).argmax(1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    wide, empty = (uniform_policy(channels, bits, 8) for bits in (8, 0))
+    reach = largest_inputs(model, wide, x)
+    assert judged(model, wide, reach, x, labels) >= 95
+    assert judged(model, empty, reach, x, labels) < 95
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("slower", [1.0, 1.5])
+def test_bars_compare_figures_of_one_run(slower):
+    found = {
+        ("plain", "resnet20"): 1000.0,
+        ("candidate", "resnet20"): 900.0 / slower,
+        ("candidate, half of the channels", "resnet20"): 1200.0 / slower,
+        ("reference", "resnet20"): 250.0 / slower,
+        ("straightforward candidate", "resnet20"): 12.0,
+        ("candidate on all validation images", "resnet20"): 3.0 * slower,
+        ("candidate as searched", "resnet20"): 1.0 * slower,
+        ("training step", "resnet20"): 250.0 / slower,
+        ("training step, eager", "resnet20"): 100.0,
+        ("PSG step", "resnet20"): 240.0 / slower**2,
+        ("candidate per GMAC", "resnet20"): 10.0,
+        ("candidate per GMAC", "resnet110"): 11.9 * slower,
+        ("memory growth", "resnet8"): 4.0 * slower,
+    }
+    bars = throughput.bars(found)
+    assert {bar["holds"] for bar in bars.values()} == {slower == 1.0}
+
+
+def test_everything_takes_its_turn():
+    order = []
+    seconds = throughput.best(2, {name: lambda name=name: order.append(name) for name in "ab"})
+    assert order == ["a", "b"] * 3
+    assert all(np.isfinite(value) for value in seconds.values())
