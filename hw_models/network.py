@@ -30,6 +30,7 @@ operator kind           attributes (shapes without the batch dimension)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -138,8 +139,8 @@ class Network:
 def row_macs(network: Network, operator: Operator) -> int:
     """Multiply-accumulates that one output channel of a layer costs for one image."""
     assert operator.weights is not None
-    positions = int(np.prod(network.edges[operator.output].shape[1:], dtype=np.int64))
-    return positions * int(np.prod(operator.weights.codes.shape[1:], dtype=np.int64))
+    positions = math.prod(network.edges[operator.output].shape[1:])
+    return positions * math.prod(operator.weights.codes.shape[1:])
 
 
 def macs(network: Network) -> int:
@@ -161,16 +162,17 @@ def bops(network: Network) -> dict[str, int]:
     ``all`` as quantized. A zero row that was not removed is priced like the widest row of its
     layer, because hardware still computes it.
     """
-    layers = network.layers
-    totals = {}
-    for name, floor in BOPS_CONVENTIONS.items():
-        total = 0
-        for position, op in enumerate(layers):
-            assert op.weights is not None
-            least = floor if position in (0, len(layers) - 1) else 0
-            rows = op.weights.bits.astype(np.int64)
-            rows = np.maximum(np.where(rows == 0, rows.max(initial=0), rows), least)
-            inputs = max(network.edges[op.inputs[0]].bits, least)
-            total += row_macs(network, op) * int(rows.sum()) * inputs
-        totals[name] = total
+    totals = dict.fromkeys(BOPS_CONVENTIONS, 0)
+    outer = {op.name for op in (*network.layers[:1], *network.layers[-1:])}
+    for op in network.layers:
+        assert op.weights is not None
+        rows = op.weights.bits.astype(np.int64)
+        rows[rows == 0] = rows.max(initial=0)
+        inputs, each = network.edges[op.inputs[0]].bits, row_macs(network, op)
+        inside = each * int(rows.sum()) * inputs
+        for name, floor in BOPS_CONVENTIONS.items():
+            if op.name in outer:
+                totals[name] += each * int(np.maximum(rows, floor).sum()) * max(inputs, floor)
+            else:
+                totals[name] += inside
     return totals
