@@ -25,7 +25,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    # The trim threshold last: setting the others freezes it at its small default.
-    settings = ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TOP_PAD, 1 << 26), (_M_TRIM_THRESHOLD, 2**31 - 1))
-    taken = [mallopt(parameter, value) for parameter, value in settings]
-    return all(taken)
+    # Older versions take no more than 32 MB; without any, the others would do harm.
+    if not (mallopt(_M_MMAP_THRESHOLD, 1 << 30) or mallopt(_M_MMAP_THRESHOLD, 1 << 25)):
+        return False
+    return bool(mallopt(_M_TOP_PAD, 1 << 26) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))

@@ -104,23 +104,32 @@ class DeviceLut(Target):
         )
 
     def _latency_us(self, network: Network, operator: Operator) -> float:
-        known = [form for form in described(network, operator) if form[0] in self._grids]
+        places = described(network, operator)
+        known = [place for place in places if place[0] in self._grids]
         layer = f"{self.table}: layer {operator.name!r}"
         if not known:
             if operator.kind not in _LAYERS:
                 return 0.0
-            key, _ = described(network, operator)[0]
+            key, _ = places[0]
             wanted = ", ".join(f"{name} {value}" for name, value in zip(KEYS, key, strict=True))
             raise AjpqError(f"{layer} was not measured: no row with {wanted}")
-        key, point = known[0]
+        covered = [(key, point) for key, point in known if not self._beyond(key, point)]
+        if not covered:
+            axis, value, top = self._beyond(*known[0])[0]
+            raise AjpqError(f"{layer} has {axis} {value:g}, the most that was measured is {top:g}")
+        key, point = covered[0]
         grid = self._grids[key]
-        for axis, value, measured in zip(AXES[:2], point[:2], grid.grid[:2], strict=True):
-            if value > measured[-1]:
-                raise AjpqError(
-                    f"{layer} has {axis} {value:g}, the most that was measured is {measured[-1]:g}"
-                )
         least, most = ([measured[end] for measured in grid.grid] for end in (0, -1))
         return float(grid(np.clip(point, least, most))[0])
+
+    def _beyond(self, key: Key, point: np.ndarray) -> list[tuple[str, float, float]]:
+        """Numbers of channels above the largest that was measured, and that."""
+        largest = [measured[-1] for measured in self._grids[key].grid]
+        return [
+            (axis, value, most)
+            for axis, value, most in zip(AXES[:2], point[:2], largest[:2], strict=True)
+            if value > most
+        ]
 
 
 def described(network: Network, operator: Operator) -> list[tuple[Key, np.ndarray]]:
@@ -182,7 +191,8 @@ def unmatched(target: DeviceLut, networks: Sequence[Network]) -> tuple[list[str]
     ]
     asked = set().union(*(keys for _, keys in places))
     rows = sorted(",".join(key) for key in target.measured_keys - asked)
-    free = {op.name: None for op, keys in places if not keys & target.measured_keys}
+    others = [(op.name, keys) for op, keys in places if op.kind not in _LAYERS]
+    free = dict.fromkeys(name for name, keys in others if not keys & target.measured_keys)
     return rows, list(free)
 
 
@@ -261,8 +271,8 @@ def to_measure(network: Network, channels: int = 4, widths: Sequence[int] = (8,)
         key, point = described(network, operator)[0]
         fixed = (operator.inputs[0] == network.input, operator.output == network.output)
         steps = [
-            [int(value)] if whole else _steps(int(value), channels)
-            for value, whole in zip(point[:2], fixed, strict=True)
+            [int(value)] if whole else _steps(int(value), channels, unit)
+            for value, whole, unit in zip(point[:2], fixed, (_group_inputs(key), 1), strict=True)
         ]
         own = widths if operator.weights is not None else (8,)
         needed[key] |= {(a, b, width) for a in steps[0] for b in steps[1] for width in own}
@@ -273,6 +283,13 @@ def to_measure(network: Network, channels: int = 4, widths: Sequence[int] = (8,)
     return lines
 
 
-def _steps(largest: int, count: int) -> list[int]:
-    """``count`` equal steps from a share of ``largest`` up to it; 0 stays 0."""
-    return sorted({-(-largest * step // count) for step in range(1, count + 1)})
+def _group_inputs(key: Key) -> int:
+    """Channels that come and go together: those of one group of a grouped convolution."""
+    inputs, times, _ = key[KEYS.index("groups")].partition("x")
+    return int(inputs) if times else 1
+
+
+def _steps(largest: int, count: int, unit: int = 1) -> list[int]:
+    """``count`` equal steps up to ``largest``, in multiples of ``unit``; 0 stays 0."""
+    units = largest // unit
+    return sorted({-(-units * step // count) * unit for step in range(1, count + 1)})

@@ -33,7 +33,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -103,10 +102,6 @@ class Weights:
     bias: np.ndarray
 
 
-def _no_attributes() -> Mapping[str, Any]:
-    return MappingProxyType({})
-
-
 @dataclass(frozen=True, eq=False)
 class Operator:
     """One operation. ``activation`` is fused after it and before its output is put on codes."""
@@ -115,7 +110,7 @@ class Operator:
     kind: str
     inputs: tuple[str, ...]
     output: str
-    attributes: Mapping[str, Any] = field(default_factory=_no_attributes)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
     weights: Weights | None = None
     activation: str | None = None
 

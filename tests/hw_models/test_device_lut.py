@@ -77,10 +77,26 @@ def test_groups_that_pruning_removes_cost_no_longer(tmp_path):
         return b.build(b.conv(x, 4 * groups, groups=groups))
 
     lines = to_measure(network(4))
+    asked = [line.split(",") for line in to_measure(network(4), channels=3) if ",8x4," in line]
+    assert {int(line[COLUMNS.index("in_channels")]) % 8 for line in asked} == {0}
     assert any(line.startswith("conv,8,8,3,1,8x4,32,0,8") for line in lines)
     target = load_target(str(written(tmp_path, lines, bilinear)))
     costs = [target.cost(network(groups)).per_layer[1].latency_s for groups in (1, 2, 4)]
     assert costs == pytest.approx([costs[2] / 4, costs[2] / 2, costs[2]])
+
+
+def test_what_pruning_leaves_is_found_where_the_table_reaches_far_enough(tmp_path):
+    """With one group left, a layer of 16 channels looks like a plain one, of which 4 were seen."""
+
+    def network(groups):
+        b = NetworkBuilder((3, 8, 8), np.random.default_rng(0))
+        x = b.conv(b.conv("input", 4, kernel=1), 4)
+        x = b.conv(x, 16 * groups, kernel=1)
+        return b.build(b.conv(x, 16 * groups, groups=groups))
+
+    target = load_target(str(written(tmp_path, to_measure(network(4)), bilinear)))
+    one, four = (target.cost(network(groups)).per_layer[-1].latency_s for groups in (1, 4))
+    assert one == pytest.approx(four / 4)
 
 
 def test_a_square_kernel_may_be_written_out(tmp_path):
@@ -95,7 +111,7 @@ def test_rows_that_nothing_uses_and_operators_without_rows_are_named(tmp_path):
         line.replace("globalavgpool,1,1,4,", "globalavgpool,1,1,1,")
         for line in to_measure(conv_network())
     ]
-    target = load_target(str(written(tmp_path, lines, bilinear)))
+    target = load_target(str(written(tmp_path, [s for s in lines if "linear" not in s], bilinear)))
     assert unmatched(target, [conv_network()]) == (["globalavgpool,1,1,1,1,1"], ["pool2"])
 
 
