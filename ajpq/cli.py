@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from ajpq.config import Run, RunConfig, load_run, validated_run
+from ajpq.config import Run, RunConfig, load_run, on_top, validated_run
 from ajpq.memory import keep_freed_memory
 from ajpq.progress import ConsoleProgress
 from ajpq.runs.folder import load_config
@@ -97,7 +97,7 @@ def settings_of(
         raise AjpqError("--resume needs --run-dir, the folder to continue in")
     if (run_dir / "config.yaml").exists():
         stored = load_config(run_dir).model_dump()
-        return validated_run(kind, {**stored, **overrides}, f"run folder {run_dir}")
+        return validated_run(kind, on_top(stored, overrides), f"run folder {run_dir}")
     if config is None:
         raise AjpqError(
             f"there is no run in {run_dir} yet: repeat the command that started it, with --config"

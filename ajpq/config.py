@@ -266,8 +266,16 @@ def load_run(kind: type[Run], name: str, overrides: dict[str, Any]) -> Run:
 
     Recipes may be given by name (``candidate: direct``) or written out.
     """
-    content = {**read_yaml("experiments", "config", name), **overrides}
+    content = on_top(read_yaml("experiments", "config", name), overrides)
     return validated_run(kind, content, f"config {name!r}")
+
+
+def on_top(content: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """``content`` with ``overrides``; limits replace those on the same cost only."""
+    found = {**content, **overrides}
+    if isinstance(content.get("limits"), dict) and "limits" in overrides:
+        found["limits"] = {**content["limits"], **overrides["limits"]}
+    return found
 
 
 def load_search_config(name: str, overrides: dict[str, Any]) -> SearchConfig:

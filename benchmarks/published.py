@@ -1,5 +1,6 @@
 """Rates that papers state, against what the cost models say of a layer that fills the hardware.
 
+The models are made of these very rates, so this checks formulas and transcription, no more.
 Sources: Umuroglu et al., "BISMO", FPL 2018 (arXiv 1806.08862), for the peak of bit-serial products
 on a PYNQ-Z1; Ottavi et al., ISVLSI 2020, as tabulated in arXiv 2407.01054, for MPIC.
 """

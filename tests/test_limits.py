@@ -44,6 +44,14 @@ def test_a_config_joins_ratios_and_limits():
         load_search_config("digits", {"limits": {"sram": "4"}})
 
 
+def test_a_limit_replaces_those_on_the_same_cost_only(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "limits: {flash: 128kB, sram: 4kB}\nfinal: [{keep: 1, recipe: full}]\n"
+    )
+    config = load_search_config(str(tmp_path / "mine.yaml"), {"limits": {"sram": "none"}})
+    assert set(config.bounds) == {"flash"}
+
+
 def test_none_takes_a_bound_away():
     config = load_search_config("digits", {"limits": {"latency": "none", "sram": "None"}})
     assert set(config.bounds) == {"size"}
