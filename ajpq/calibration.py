@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ajpq.compressed import State
-from ajpq.graph.execute import execute, frozen_batchnorm
+from ajpq.graph.execute import channels_last, execute, frozen_batchnorm
 from ajpq.graph.structure import Graph, Node, nonnegative_edges
 from ajpq.grids import ActivationRange
 
@@ -41,7 +41,7 @@ def recalibrate_batchnorm(
         return normalised
 
     for images in batches:
-        execute(graph, state, _channels_last(images), edge=edge, batchnorm=collect)
+        execute(graph, state, channels_last(images), edge=edge, batchnorm=collect)
         count += 1
     return {name: value / count for name, value in total.items()}
 
@@ -65,13 +65,9 @@ def activation_ranges(
         return values if edge is None else edge(name, values)
 
     for images in batches:
-        execute(graph, state, _channels_last(images), edge=record, batchnorm=frozen_batchnorm)
+        execute(graph, state, channels_last(images), edge=record, batchnorm=frozen_batchnorm)
     unsigned = nonnegative_edges(graph)
     return {
         name: ActivationRange(maximum=value, signed=name not in unsigned)
         for name, value in largest.items()
     }
-
-
-def _channels_last(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images

@@ -68,20 +68,14 @@ def validated(model: type[BaseModel], content: dict[str, Any], source: str) -> A
 
 
 def with_full_path(spec: str) -> str:
-    """``spec`` with the full paths of the files and the folder that it names.
+    """``spec`` with the full path of the file or folder that it names, if it names one.
 
     A run folder then works from any directory.
 
     Raises:
         ValueError: a path begins with the home of a user who does not exist.
     """
-    main, *changes = _CHANGE.split(spec)
-    keys, values = changes[::2], changes[1::2]
-    pairs = (key + _full(value) for key, value in zip(keys, values, strict=True))
-    return _full(main) + "".join(pairs)
-
-
-def _full(text: str) -> str:
+    text = spec
     if text.startswith(_FOLDER):
         folder = text.removeprefix(_FOLDER)
         return f"{_FOLDER}{_absolute(folder)}" if folder else text
@@ -93,7 +87,19 @@ def _full(text: str) -> str:
 
 _FOLDER = "imagefolder:"
 _FILES = (".yaml", ".yml", ".csv", ".safetensors", ".pt", ".pth", ".th", ".bin")
-_CHANGE = re.compile(r"(,\w+=)")
+_CHANGE = re.compile(r"(,\s*\w+\s*=\s*)")
+
+
+def target_with_full_paths(spec: str) -> str:
+    """:func:`with_full_path` of a target and of the files in the changes behind it.
+
+    Raises:
+        ValueError: as there.
+    """
+    main, *changes = _CHANGE.split(spec)
+    values = [with_full_path(value.strip()) for value in changes[1::2]]
+    pairs = (key + value for key, value in zip(changes[::2], values, strict=True))
+    return with_full_path(main) + "".join(pairs)
 
 
 def _absolute(path: str) -> Path:
@@ -145,7 +151,12 @@ class ProblemConfig(_Frozen):
     validation_share: float = Field(default=0.1, gt=0, lt=0.5)
     base: Recipe = Recipe(name="none")
 
-    @field_validator("target", "model", "data", "checkpoint")
+    @field_validator("target")
+    @classmethod
+    def _target_found_from_anywhere(cls, spec: str) -> str:
+        return target_with_full_paths(spec)
+
+    @field_validator("model", "data", "checkpoint")
     @classmethod
     def _found_from_anywhere(cls, spec: str | None) -> str | None:
         return None if spec is None else with_full_path(spec)

@@ -46,13 +46,12 @@ def propose(
         return config.time_budget_s is None or log.seconds < config.time_budget_s
 
     if task.path:
+        kept(task.policy(task.path[0]))  # bisection takes it to hold
         border = last_that_holds(
             len(task.path),
             lambda i: kept(task.policy(task.path[i])),
-            more=lambda: len(log.entries) < config.episodes - 2 and in_time(),
+            more=lambda: len(log.entries) < config.episodes - 1 and in_time(),
         )
-        if border == 0:  # bisection takes it to hold: it is a candidate like the others
-            kept(task.policy(task.path[0]))
         task = task.around(task.path[border])
     steps = len(task.layers)
     agent = build_agent(

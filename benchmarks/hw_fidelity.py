@@ -19,8 +19,9 @@ Leave the machine alone meanwhile. Writes docs/hw_fidelity.png too.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
-import shutil
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -90,8 +91,9 @@ def main(
     count = 24 if quick else policies
     folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
     for python in (scalesim, zigzag):
-        if python is not None and shutil.which(python) is None:
+        if python is not None and not os.access(python, os.X_OK):
             raise AjpqError(f"{python}: no interpreter there")
+    state = fingerprint(scalesim, zigzag)
     wanted: list[tuple[str, str, Callable[[str, int, int], list[Comparison]]]] = [
         (target, network, functools.partial(fitted_against, target))
         for network in (NETWORKS[:1] if quick else NETWORKS)
@@ -107,7 +109,7 @@ def main(
     seconds = 0.0
     for against, network, compare in wanted:
         with progress.phase(f"{against}: {count} policies of {network}"):
-            place = folder / f"{against}-{network}-{count}-{seed}-{versions()['ajpq']}.json"
+            place = folder / f"{against}-{network}-{count}-{seed}-{state}.json"
             found, spent = kept(place, functools.partial(compare, network, count, seed))
         comparisons += found
         seconds += spent
@@ -140,6 +142,17 @@ def main(
         quick=quick,
     )
     print(path)
+
+
+def fingerprint(*interpreters: Path | None) -> str:
+    """Changes with every package, interpreter and source file that figures may depend on."""
+    root = Path(__file__).parent.parent
+    digest = hashlib.sha256(repr((versions(), interpreters)).encode())
+    for folder in ("ajpq", "benchmarks", "configs", "envs", "hw_models"):
+        for path in sorted((root / folder).rglob("*")):
+            if path.suffix in (".py", ".yaml"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 Comparison = tuple[str, str, str, np.ndarray, np.ndarray]

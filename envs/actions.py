@@ -102,16 +102,19 @@ def channel_bits(
     """
     setting = dict(zip(knobs.names, values.tolist(), strict=True))
     count = len(scores)
-    beyond = max(0.0, (setting["sparsity"] - KEEP_ALL) / (1 - KEEP_ALL))
-    sparsity = beyond * knobs.max_sparsity if prunable else 0.0
-    wanted = max(count - int(np.floor(sparsity * count + 1e-9)), 1)
-    blocks = max(round(wanted / knobs.granularity), 1)
-    live = count if wanted == count else min(blocks * knobs.granularity, count)
-    pruned = count - live
+    live = live_channels(count, knobs, setting["sparsity"]) if prunable else count
     order = np.argsort(scores, kind="stable")
     bits = np.zeros(count, dtype=np.int64)
-    bits[order[pruned:]] = _ramp(live, knobs, setting)
+    bits[order[count - live :]] = _ramp(live, knobs, setting)
     return bits
+
+
+def live_channels(count: int, knobs: Knobs, setting: float) -> int:
+    """How many of ``count`` channels a setting of the knob ``sparsity`` leaves, in whole blocks."""
+    sparsity = max(0.0, (setting - KEEP_ALL) / (1 - KEEP_ALL)) * knobs.max_sparsity
+    wanted = max(count - int(np.floor(sparsity * count + 1e-9)), 1)
+    blocks = max(round(wanted / knobs.granularity), 1)
+    return count if wanted == count else min(blocks * knobs.granularity, count)
 
 
 def _ramp(live: int, knobs: Knobs, setting: Mapping[str, float]) -> np.ndarray:

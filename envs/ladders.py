@@ -10,7 +10,7 @@ import numpy as np
 
 from ajpq.evaluate import Costs
 from ajpq.policy import CompressionPolicy, LayerPolicy
-from envs.actions import KEEP_ALL, Knobs
+from envs.actions import KEEP_ALL, Knobs, live_channels
 from envs.budget import Budget
 from envs.greedy import Rungs, greedy_path
 from hw_models.network import FLOAT_BITS
@@ -42,7 +42,7 @@ def ladders(
     Args:
         channels: of each layer.
         pruned_together: for each layer the first of those whose channels live and die with its.
-        read_together: for each layer the first of those whose inputs get narrower only with its.
+        read_together: for each layer the first of those that read the same stream.
         prunable: may the layer lose channels?
     """
     found = []
@@ -66,11 +66,14 @@ def _spaced(values: Sequence[int]) -> tuple[float, ...]:
 
 
 def _sparsities(count: int, knobs: Knobs) -> tuple[float, ...]:
-    """Settings that keep all channels, then one step fewer each, as far as the knob goes."""
-    size = max(knobs.granularity, -(-count // _PARTS))
-    pruned = range(size, int(count * knobs.max_sparsity) + 1, size)
-    shares = [n / count / knobs.max_sparsity for n in pruned]
-    return (KEEP_ALL / 2, *(KEEP_ALL + (1 - KEEP_ALL) * share for share in shares))
+    """Settings that keep all channels, then some blocks fewer each, as far as the knob goes."""
+    block = knobs.granularity
+    step = -(-count // (_PARTS * block)) * block
+    least = live_channels(count, knobs, 1.0)
+    fewer = [live for live in range(count - 1, least, -1) if live % step == 0]
+    shares = [(count - live) / count / knobs.max_sparsity for live in fewer]
+    ends = (1.0,) if least < count else ()
+    return (KEEP_ALL / 2, *(KEEP_ALL + (1 - KEEP_ALL) * share for share in shares), *ends)
 
 
 def cheapening(

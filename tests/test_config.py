@@ -8,6 +8,7 @@ from ajpq.config import (
     load_recipe,
     load_search_config,
     shipped,
+    target_with_full_paths,
     with_full_path,
 )
 from hw_models.errors import AjpqError, UnknownNameError
@@ -85,16 +86,14 @@ def test_unknown_names_are_answered_with_the_nearest():
     ("spec", "expected"),
     [
         ("edge-npu", "edge-npu"),
-        ("ethos-u55-128,memory_mode=Sram_Only", "ethos-u55-128,memory_mode=Sram_Only"),
         ("package.module:Class", "package.module:Class"),
         ("torchvision:resnet18", "torchvision:resnet18"),
         ("public", "public"),
         ("device.py:Mine", "{here}/device.py:Mine"),
-        ("board.csv,fixed_latency_us=7", "{here}/board.csv,fixed_latency_us=7"),
         ("imagefolder:pictures", "imagefolder:{here}/pictures"),
         ("weights/net.pth", "{here}/weights/net.pth"),
         ("weights/a,b.pth", "{here}/weights/a,b.pth"),
-        ("board.yaml,table=other.csv", "{here}/board.yaml,table={here}/other.csv"),
+        ("runs/best,acc=91.2.pth", "{here}/runs/best,acc=91.2.pth"),
         ("imagefolder:", "imagefolder:"),
     ],
 )
@@ -102,3 +101,19 @@ def test_files_are_kept_by_their_full_path(spec, expected, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert with_full_path(spec) == expected.format(here=tmp_path)
     assert with_full_path(with_full_path(spec)) == with_full_path(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("edge-npu", "edge-npu"),
+        ("ethos-u55-128,memory_mode=Sram_Only", "ethos-u55-128,memory_mode=Sram_Only"),
+        ("board.csv,fixed_latency_us=7", "{here}/board.csv,fixed_latency_us=7"),
+        ("board.csv, fixed_latency_us=7", "{here}/board.csv, fixed_latency_us=7"),
+        ("board.yaml, table=other.csv", "{here}/board.yaml, table={here}/other.csv"),
+    ],
+)
+def test_targets_keep_the_files_of_their_changes_too(spec, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert target_with_full_paths(spec) == expected.format(here=tmp_path)
+    assert target_with_full_paths(target_with_full_paths(spec)) == target_with_full_paths(spec)

@@ -24,7 +24,7 @@ from ajpq.compressed import (
 from ajpq.finetune.precision import compiled_where_it_pays, training_precision
 from ajpq.finetune.psg import PSGD, Distance, channel_distance, grid_distance, zero_distance
 from ajpq.finetune.recipe import Distillation, Stage
-from ajpq.graph.execute import batch_statistics, execute, frozen_batchnorm
+from ajpq.graph.execute import batch_statistics, channels_last, execute, frozen_batchnorm
 from ajpq.graph.structure import Graph, layers
 from ajpq.quantizers import Quantizer, learned_step, straight_through
 from hw_models.errors import AjpqError
@@ -111,7 +111,7 @@ def run_stage(
     while step < total_steps:
         scales = _refit(inputs, leaves, optimizer, stage)
         for batch, labels in inputs.batches(epoch):
-            images = _channels_last(batch)
+            images = channels_last(batch)
             _set_learning_rate(optimizer, stage, step, inputs.steps_per_epoch, total_steps)
             loss = loss_of({**leaves, **buffers}, scales, images, labels)
             if not math.isfinite(float(loss.detach())):
@@ -152,14 +152,10 @@ def _trainable(state: State) -> dict[str, Tensor]:
     file has another order.
     """
     return {
-        name: _channels_last(state[name].detach().clone()).requires_grad_()
+        name: channels_last(state[name].detach().clone()).requires_grad_()
         for name in sorted(state)
         if state[name].is_floating_point() and not name.endswith(("running_mean", "running_var"))
     }
-
-
-def _channels_last(value: Tensor) -> Tensor:
-    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
 
 
 def _detached(state: State) -> dict[str, Tensor]:

@@ -176,6 +176,11 @@ _OPERATIONS: dict[str, Callable[[Node, list[Tensor]], Tensor]] = {
 }
 
 
+def channels_last(value: Tensor) -> Tensor:
+    """Images, activations or weights of a convolution in the faster layout; others as they are."""
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+
+
 def mask_pruned(graph: Graph, tensors: Tensors, live: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors with which pruned channels are exactly zero in front of the activation.
 

@@ -35,6 +35,29 @@ def test_every_rung_is_another_number_of_channels_or_another_width():
     assert [set(bits(found[1], s).tolist()) for s in found[1].settings] == [{8}, {4}, {2}]
 
 
+@pytest.mark.parametrize(
+    ("count", "block", "expected"),
+    [
+        (16, 1, [16, 14, 12, 10, 8, 6, 4]),
+        (64, 8, [64, 56, 48, 40, 32, 24, 16]),
+        (20, 8, [20, 16, 8]),
+        (40, 16, [40, 32, 16]),
+        (100, 8, [100, 96, 80, 64, 48, 32, 24]),
+        (10, 1, [10, 8, 6, 4, 3]),
+        (8, 8, [8]),
+    ],
+)
+def test_channels_go_in_blocks_as_far_as_the_knob(count, block, expected):
+    knobs = make_knobs((0, 8), (8,), max_sparsity=0.75, fixed_bits=None, granularity=block)
+    found = ladders(knobs, [count], (0,), (0,), [True])
+    settings = found[0].settings if found else (0.0,)
+    live = [
+        int((channel_bits(np.arange(float(count)), knobs, np.array([s]), True) > 0).sum())
+        for s in settings
+    ]
+    assert live == expected
+
+
 def test_what_cannot_be_pruned_or_has_one_width_has_no_ladder():
     knobs = make_knobs((0, 4), (8,), max_sparsity=0.5, fixed_bits=None)
     assert ladders(knobs, [8, 8], (0, 1), (0, 1), [False, False]) == []
