@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ajpq.compressed import State, compressed_view, fit_scales, weight_bits
 from ajpq.finetune.training import Goal
+from ajpq.graph.channels import inner_layers
 from ajpq.graph.structure import Graph, layers
 from ajpq.policy import uniform_policy
 from ajpq.quantizers.uniform import UniformQuantizer
@@ -63,11 +64,20 @@ def without_weights(graph: Graph, state: State, share: float) -> dict[str, Tenso
 
 
 def without_channels(graph: Graph, state: State, share: float) -> dict[str, Tensor]:
-    """``state`` without the weakest output channels (L1) of every layer but the outer two."""
-    found = layers(graph)
-    bits = {layer.name: torch.full((layer.channels,), 32) for layer in found}
-    for layer in found[1:-1]:
-        strength = state[layer.node.parameters["weight"]].abs().flatten(1).sum(1)
-        weakest = strength.argsort(stable=True)[: round(share * layer.channels)]
-        bits[layer.name][weakest] = 0
+    """``state`` without the weakest of all channels inside residual blocks.
+
+    Those of the streams between blocks stay, as in Li et al., arXiv 1608.08710: they cannot go
+    without touching every block. A channel is as strong as its BatchNorm factor (Liu et al.,
+    arXiv 1708.06519).
+    """
+    bits = {layer.name: torch.full((layer.channels,), 32) for layer in layers(graph)}
+    strength = {
+        layer.name: state[layer.batchnorm.parameters["weight"]].abs()
+        for layer in inner_layers(graph)
+        if layer.batchnorm is not None
+    }
+    every = torch.cat(list(strength.values()))
+    threshold = every.kthvalue(max(1, round(share * len(every)))).values
+    for name, own in strength.items():
+        bits[name][own <= threshold] = 0
     return quantized(graph, state, Goal(bits, UniformQuantizer(), {}))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ajpq.policy import uniform_policy
-from benchmarks import throughput
+from benchmarks import throughput, throughput_parts
 from benchmarks.straightforward import judged, largest_inputs, on_grid
 from tests.modules import build, images, minmax
 
@@ -61,6 +61,8 @@ def test_bars_compare_figures_of_one_run(slower):
 
 def test_everything_takes_its_turn():
     order = []
-    seconds = throughput.best(2, {name: lambda name=name: order.append(name) for name in "ab"})
+    seconds = throughput_parts.best(
+        2, {name: lambda name=name: order.append(name) for name in "ab"}
+    )
     assert order == ["a", "b"] * 3
     assert all(np.isfinite(value) for value in seconds.values())

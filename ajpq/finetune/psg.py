@@ -28,7 +28,7 @@ def zero_distance(weight: Tensor) -> Tensor:
 
 
 def channel_distance(weight: Tensor) -> Tensor:
-    """The sparse form for whole channels: the root mean square of the channel's weights.
+    """The sparse form for whole channels without BatchNorm: the root mean square of the weights.
 
     An extension of ours: the paper prunes single weights. All weights of a channel share the
     channel's distance to zero, so that weak channels stay weak and any share can be pruned later.

@@ -24,6 +24,7 @@ from ajpq.compressed import (
 from ajpq.finetune.precision import compiled_where_it_pays, training_precision
 from ajpq.finetune.psg import PSGD, Distance, channel_distance, grid_distance, zero_distance
 from ajpq.finetune.recipe import Distillation, Stage
+from ajpq.graph.channels import inner_layers
 from ajpq.graph.execute import batch_statistics, channels_last, execute, frozen_batchnorm
 from ajpq.graph.structure import Graph, layers
 from ajpq.quantizers import Quantizer, learned_step, straight_through
@@ -199,23 +200,47 @@ def _refit(
         return learned_steps(inputs.graph, leaves)
     scales = {} if goal is None else fit_scales(inputs.graph, leaves, goal.bits, goal.quantizer)
     if isinstance(optimizer, PSGD):
-        optimizer.distances = {
-            leaves[layer.node.parameters["weight"]]: _psg_distance(stage, layer.name, goal, scales)
-            for layer in layers(inputs.graph)
-        }
+        distances = _psg_distances(stage, inputs, scales)
+        optimizer.distances = {leaves[name]: distance for name, distance in distances.items()}
     return scales
 
 
-def _psg_distance(
-    stage: Stage, layer: str, goal: Goal | None, scales: Mapping[str, Tensor]
-) -> Distance:
-    if stage.psg.form == "sparse":
-        return zero_distance
+def _psg_distances(
+    stage: Stage, inputs: StageInputs, scales: Mapping[str, Tensor]
+) -> dict[str, Distance]:
+    """State-dict name -> how far its elements are from where PSG wants them."""
     if stage.psg.form == "sparse_channels":
-        return channel_distance
+        return _channel_distances(inputs.graph)
+    goal, found = inputs.goal, layers(inputs.graph)
+    if stage.psg.form == "sparse":
+        return {layer.node.parameters["weight"]: zero_distance for layer in found}
     if goal is None:
         raise ValueError("a psg stage needs a goal, unless its form is sparse")
-    return grid_distance(goal.bits[layer], scales[layer], goal.quantizer)
+    return {
+        layer.node.parameters["weight"]: grid_distance(
+            goal.bits[layer.name], scales[layer.name], goal.quantizer
+        )
+        for layer in found
+    }
+
+
+def _channel_distances(graph: Graph) -> dict[str, Distance]:
+    """BatchNorm undoes any scale of a channel's weights: the channel is as strong as its factor."""
+    distances: dict[str, Distance] = {}
+    for layer in inner_layers(graph):
+        affine = (
+            []
+            if layer.batchnorm is None
+            else [
+                layer.batchnorm.parameters[role]
+                for role in ("weight", "bias")
+                if role in layer.batchnorm.parameters
+            ]
+        )
+        distances |= dict.fromkeys(affine, zero_distance)
+        if not affine:
+            distances[layer.node.parameters["weight"]] = channel_distance
+    return distances
 
 
 def _loss_function(

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ajpq.graph.structure import LAYER_KINDS, Graph, Node, components, layers
+from ajpq.graph.structure import LAYER_KINDS, Graph, Layer, Node, components, layers
 
 Masks = Mapping[str, np.ndarray]
 
@@ -110,6 +110,19 @@ def coupled_layers(graph: Graph) -> tuple[tuple[str, ...], ...]:
     for name, label in zip(names, labels.tolist(), strict=True):
         sets.setdefault(label, []).append(name)
     return tuple(tuple(members) for members in sets.values() if len(members) > 1)
+
+
+def inner_layers(graph: Graph) -> tuple[Layer, ...]:
+    """The layers whose channels can go and meet no addition: those inside a residual block.
+
+    In a network without residual connections these are all but the last.
+    """
+    groups = channel_groups(graph)
+    summed = {edge for node in graph.nodes if node.kind == "add" for edge in node.inputs}
+    fixed = {-1}.union(*(groups[edge].tolist() for edge in summed))
+    return tuple(
+        layer for layer in layers(graph) if fixed.isdisjoint(groups[layer.node.output].tolist())
+    )
 
 
 def kept_channels(graph: Graph, pruned: Masks) -> dict[str, np.ndarray]:

@@ -99,7 +99,21 @@ def _layer(node: Node, x: Tensor, weight: Tensor, tensors: Tensors) -> Tensor:
     if node.kind == "linear":
         return F.linear(x, weight, bias)
     a = node.attributes
+    if _thinned(node, x, weight):
+        dense = F.conv2d(x, weight, bias, 1, a["padding"], a["dilation"], a["groups"])
+        return F.avg_pool2d(dense, 1, a["stride"])  # slicing would lose the layout
     return F.conv2d(x, weight, bias, a["stride"], a["padding"], a["dilation"], a["groups"])
+
+
+def _thinned(node: Node, x: Tensor, weight: Tensor) -> bool:
+    """Is a stride better taken after the convolution?
+
+    The gradient of a strided depthwise convolution has no fast bf16 kernel: that of the dense one
+    takes a seventh of its time.
+    """
+    depthwise = weight.shape[1] == 1 and weight.shape[0] == node.attributes["groups"] > 1
+    strided = tuple(node.attributes["stride"]) != (1, 1)
+    return depthwise and strided and x.requires_grad and torch.is_autocast_enabled("cpu")
 
 
 def _add(node: Node, inputs: list[Tensor]) -> Tensor:
@@ -171,7 +185,7 @@ _OPERATIONS: dict[str, Callable[[Node, list[Tensor]], Tensor]] = {
     "pad": lambda node, x: F.pad(x[0], node.attributes["padding"]),
     "maxpool": _maxpool,
     "avgpool": _avgpool,
-    "globalavgpool": lambda node, x: x[0].mean((2, 3), keepdim=True),
+    "globalavgpool": lambda node, x: F.avg_pool2d(x[0], x[0].shape[2:]),
     "flatten": lambda node, x: x[0].flatten(1),
 }
 

@@ -4,7 +4,7 @@ import torch
 import torch_pruning
 from torchvision.models import mobilenet_v2, resnet18
 
-from ajpq.graph.channels import channel_groups, coupled_layers, kept_channels
+from ajpq.graph.channels import channel_groups, coupled_layers, inner_layers, kept_channels
 from ajpq.graph.legality import illegal_layers
 from ajpq.graph.structure import layers
 from ajpq.graph.trace import trace
@@ -49,6 +49,21 @@ def test_option_a_couples_the_padded_stream_with_its_middle():
     assert not set(groups["layer1.bn1"].tolist()) & set(wide.tolist())
     assert (groups["input"] == -1).all()
     assert (groups[graph.output] == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "inner"),
+    [
+        ("option_a", ["layer1.conv1", "layer2.0.conv1", "layer2.1.conv1"]),
+        (
+            "depthwise",
+            [f"blocks.{b}.{part}.0" for b in (0, 1) for part in ("expand", "depthwise")]
+            + ["blocks.1.project.0"],
+        ),
+    ],
+)
+def test_inner_layers_are_those_that_no_addition_joins(name, inner):
+    assert [layer.name for layer in inner_layers(traced(name)[0])] == inner
 
 
 def test_coupled_layers_are_the_residual_streams():
