@@ -61,10 +61,19 @@ def apply_policy(
         AjpqError: the policy does not fit the network, or empties a layer that no residual
             addition bypasses.
     """
-    pruned = _pruned(graph, policy)
-    kept, available = _outline(graph, tuple((name, own.tobytes()) for name, own in pruned.items()))
+    kept, available = _outline_of(graph, policy)
     job = _Job(graph, tensors, policy, quantize, kept)
     return _network(job, edge_grids(graph, policy, ranges), available)
+
+
+def kept_by_policy(graph: Graph, policy: CompressionPolicy) -> Masks:
+    """Edge name to ``[C]`` bool: the channels that :func:`apply_policy` leaves; read-only."""
+    return _outline_of(graph, policy)[0]
+
+
+def _outline_of(graph: Graph, policy: CompressionPolicy) -> tuple[Masks, frozenset[str]]:
+    pruned = _pruned(graph, policy)
+    return _outline(graph, tuple((name, own.tobytes()) for name, own in pruned.items()))
 
 
 @functools.lru_cache(maxsize=256)

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ajpq import data as ajpq_data
-from ajpq.apply import apply_policy
-from ajpq.calibration import activation_ranges, recalibrate_batchnorm
+from ajpq.apply import Quantize, apply_policy
 from ajpq.compressed import (
     CompressedWeights,
     State,
     batchnorm_buffers,
-    compressed_view,
     fit_scales,
     learned_steps,
-    quantize_edges,
     weight_bits,
 )
 from ajpq.evaluate import Images
-from ajpq.finetune.recipe import Recipe, Stage
+from ajpq.finetune.recipe import Calibration, Recipe, Stage
 from ajpq.finetune.training import Batches, Goal, Snapshot, StageInputs, run_stage
 from ajpq.graph.execute import execute, frozen_batchnorm
 from ajpq.graph.structure import Graph, layers
@@ -33,6 +30,8 @@ from ajpq.grids import ActivationRange, edge_grids
 from ajpq.policy import CompressionPolicy, QuantizerSpec, uniform_policy
 from ajpq.quantizers import make_quantizer
 from ajpq.quantizers.given import on_grids
+from ajpq.quantizers.tabulated import tabulated
+from ajpq.recalibration import recalibrate
 from hw_models.base import Target
 from hw_models.network import Network
 
@@ -70,6 +69,12 @@ class Problem:
     def channels(self) -> dict[str, int]:
         """Layer name -> number of output channels."""
         return {layer.name: layer.channels for layer in layers(self.graph)}
+
+    @cached_property
+    def codes(self) -> Quantize:
+        """The quantizer for the uncompressed weights: their codes at every width are made once."""
+        weights = [self.state[layer.node.parameters["weight"]] for layer in layers(self.graph)]
+        return tabulated(make_quantizer(self.quantizer), weights)
 
     @property
     def float_bytes(self) -> int:
@@ -140,7 +145,8 @@ def fine_tune(
         if number >= first:
             resume = snapshot if number == first else None
             state = _run_stage(problem, number, stage, goal, state, watch, resume)
-    return calibrated(problem, policy, recipe, state)
+    images = calibration_images(problem, recipe.calibration)
+    return calibrated(problem, policy, recipe.calibration, state, images)
 
 
 def _run_stage(
@@ -173,8 +179,23 @@ def _run_stage(
     )
 
 
+def calibration_images(problem: Problem, settings: Calibration) -> Iterator[Tensor]:
+    """The augmented training batches that :func:`calibrated` asks for."""
+    return augmented_images(
+        problem.dataset,
+        problem.split.train,
+        problem.seed,
+        count=max(settings.batchnorm_batches, settings.range_batches),
+        batch_size=settings.batch_size,
+    )
+
+
 def calibrated(
-    problem: Problem, policy: CompressionPolicy, recipe: Recipe, state: State
+    problem: Problem,
+    policy: CompressionPolicy,
+    settings: Calibration,
+    state: State,
+    images: Iterable[Tensor],
 ) -> CompressedWeights:
     """Give the compressed mode its own BatchNorm statistics and activation ranges.
 
@@ -182,42 +203,50 @@ def calibrated(
     running statistics remember the last dozen batches only, which on ResNet-20 costs a fifth of
     the divergence from the uncompressed network.
     """
-    settings = recipe.calibration
-    images = functools.partial(
-        augmented_images,
-        problem.dataset,
-        problem.split.train,
-        problem.seed,
-        batch_size=settings.batch_size,
+    graph, latent = problem.graph, {name: state[name] for name in problem.state}
+    scales = learned_steps(graph, state)
+    if not scales and not _untrained(problem, policy, latent):
+        bits, quantizer = weight_bits(graph, policy), make_quantizer(policy.quantizer)
+        scales = fit_scales(graph, latent, bits, quantizer)
+    buffers, ranges = recalibrate(
+        graph,
+        latent,
+        policy,
+        problem.ranges,
+        _quantize(problem, policy, latent, scales),
+        images,
+        batchnorm_batches=settings.batchnorm_batches,
+        range_batches=settings.range_batches,
     )
-    graph, quantizer = problem.graph, make_quantizer(policy.quantizer)
-    bits = weight_bits(graph, policy)
-    scales = learned_steps(graph, state) or fit_scales(graph, state, bits, quantizer)
-    latent = {name: state[name] for name in problem.state}
-    view = compressed_view(graph, latent, bits, scales, quantizer)
-    edges = quantize_edges(edge_grids(problem.graph, policy, problem.ranges))
-    buffers = batchnorm_buffers(graph, latent)
-    if settings.batchnorm_batches:
-        buffers |= recalibrate_batchnorm(
-            graph, view, images(count=settings.batchnorm_batches), edges
-        )
-    ranges = activation_ranges(graph, {**view, **buffers}, images(count=settings.range_batches))
     return CompressedWeights(latent, buffers, ranges, scales)
 
 
 def network_of(problem: Problem, policy: CompressionPolicy, weights: CompressedWeights) -> Network:
     """The network IR that the policy and the weights stand for, pruned channels removed."""
-    quantizer = make_quantizer(policy.quantizer)
+    quantize = _quantize(problem, policy, weights.latent, weights.scales)
     tensors = weights.compressed_state
-    quantize = on_grids(
-        quantizer,
-        (
-            (tensors[layer.node.parameters["weight"]], weights.scales[layer.name])
-            for layer in layers(problem.graph)
-            if layer.name in weights.scales
-        ),
-    )
     return apply_policy(problem.graph, tensors, policy, weights.ranges, quantize)
+
+
+def _untrained(problem: Problem, policy: CompressionPolicy, latent: State) -> bool:
+    """Are these the uncompressed weights themselves, under the problem's quantizer?"""
+    names = (layer.node.parameters["weight"] for layer in layers(problem.graph))
+    same = all(latent[name] is problem.state[name] for name in names)
+    return same and policy.quantizer == problem.quantizer
+
+
+def _quantize(
+    problem: Problem, policy: CompressionPolicy, latent: State, scales: Mapping[str, Tensor]
+) -> Quantize:
+    """The policy's quantizer, on grids that are known already where there are ``scales``."""
+    if not scales and _untrained(problem, policy, latent):
+        return problem.codes
+    grids = (
+        (latent[layer.node.parameters["weight"]], scales[layer.name])
+        for layer in layers(problem.graph)
+        if layer.name in scales
+    )
+    return on_grids(make_quantizer(policy.quantizer), grids)
 
 
 def direct_weights(problem: Problem) -> CompressedWeights:

@@ -1,78 +1,57 @@
 """A faster simulation of a compressed network, for telling candidates apart.
 
-The codes of :mod:`ajpq.reference` but for ties: scales are folded into weights and biases, so that
-a convolution answers in steps of its output's grid, and rounding and clamping are all that is left
-to do, in place. Sums are those of float32, in whatever order the processor likes. What is recorded
-of a network is measured by the reference.
+The codes of :mod:`ajpq.reference` but for ties: sums and scales are rounded in whatever order the
+processor likes. What is recorded of a network is measured by the reference.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import replace
 
-import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ajpq.reference import Step, run_steps, step_of
-from hw_models.network import FLOAT_BITS, Edge, Network, Operator
+from ajpq.kernels import Kernels, fastest
+from ajpq.kernels.floats import CLAMPS, finish, step_size
+from ajpq.reference import Step, activated, run_steps, step_of
+from hw_models.network import Edge, Network, Operator
 
 
-def prepare_ranking(network: Network) -> Callable[[Tensor], Tensor]:
+def prepare_ranking(network: Network, kernels: Kernels | None = None) -> Callable[[Tensor], Tensor]:
     """Convert the weights once; the result maps images ``[N, C, H, W]`` to logits."""
-    return run_steps(network, [(op, _step(network, op)) for op in network.operators])
+    kernels = kernels or fastest()
+    steps = [(op, _step(kernels, network, op)) for op in network.operators]
+    return run_steps(network, steps, kernels.store)
 
 
-def _step(network: Network, op: Operator) -> Step:
+def _step(kernels: Kernels, network: Network, op: Operator) -> Step:
     inputs, out = [network.edges[edge] for edge in op.inputs], network.edges[op.output]
-    if op.kind in _FOLDED and op.activation in (None, "relu", "relu6"):
-        return _FOLDED[op.kind](op, inputs, out)
-    return step_of(network, op)
+    if op.kind in ("conv", "linear"):
+        if op.activation in CLAMPS:
+            return kernels.layer(op, inputs[0], out)
+        real = kernels.layer(replace(op, activation=None), inputs[0], real_edge(out))
+        return lambda x: kernels.store(activated(real(x), op.activation, out), out)
+    if op.kind == "add" and op.activation in CLAMPS:
+        return _add(kernels, op, inputs, out)
+    return loaded(kernels, step_of(network, op), inputs, out)
 
 
-def _finish(function: str | None, out: Edge) -> Step:
-    """Steps of the output's grid to codes, in place; a real output has steps of 1."""
-    low, high = -math.inf, math.inf
-    if out.bits != FLOAT_BITS:
-        low, high = out.code_range
-    if function is not None:
-        low = max(low, 0.0)
-    if function == "relu6":
-        high = min(high, 6 / _step_of(out))
-    if out.bits != FLOAT_BITS:
-        return lambda x: x.clamp_(low, high).round_()
-    return (lambda x: x) if function is None else (lambda x: x.clamp_(low, high))
+def real_edge(edge: Edge) -> Edge:
+    """``edge`` before its values are put on codes."""
+    return Edge(edge.name, edge.shape)
 
 
-def _step_of(edge: Edge) -> float:
-    return 1.0 if edge.bits == FLOAT_BITS else edge.scale
+def loaded(kernels: Kernels, step: Step, inputs: list[Edge], out: Edge) -> Step:
+    """A step on float32 codes between edges that ``kernels`` keeps."""
+
+    def run(*stored: Tensor) -> Tensor:
+        codes = (kernels.load(x, edge) for x, edge in zip(stored, inputs, strict=True))
+        return kernels.store(step(*codes), out)
+
+    return run
 
 
-def _layer(op: Operator, inputs: list[Edge], out: Edge) -> Step:
-    assert op.weights is not None
-    step = _step_of(out)
-    codes, rows = op.weights.codes, (-1,) + (1,) * (op.weights.codes.ndim - 1)
-    factor = op.weights.scales.astype(np.float64) * _step_of(inputs[0]) / step
-    weight = torch.from_numpy((codes * factor.reshape(rows)).astype(np.float32))
-    bias = torch.from_numpy((op.weights.bias.astype(np.float64) / step).astype(np.float32))
-    finish, a = _finish(op.activation, out), op.attributes
-    if op.kind == "linear":
-        return lambda x: finish(F.linear(x, weight, bias))
-    weight = weight.contiguous(memory_format=torch.channels_last)
-    geometry = (a["stride"], a["padding"], a["dilation"], a["groups"])
-    return lambda x: finish(F.conv2d(x, weight, bias, *geometry))
-
-
-def _add(op: Operator, inputs: list[Edge], out: Edge) -> Step:
-    left, right = (_step_of(edge) / _step_of(out) for edge in inputs)
-    finish = _finish(op.activation, out)
-    return lambda x, y: finish((x * left).add_(y, alpha=right))
-
-
-_FOLDED: dict[str, Callable[[Operator, list[Edge], Edge], Step]] = {
-    "conv": _layer,
-    "linear": _layer,
-    "add": _add,
-}
+def _add(kernels: Kernels, op: Operator, inputs: list[Edge], out: Edge) -> Step:
+    left, right = (step_size(edge) / step_size(out) for edge in inputs)
+    done = finish(op.activation, out)
+    return loaded(kernels, lambda x, y: done((x * left).add_(y, alpha=right)), inputs, out)

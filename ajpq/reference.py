@@ -48,28 +48,44 @@ def prepare(network: Network) -> Callable[[Tensor], Tensor]:
 
 
 def run_steps(
-    network: Network, steps: Sequence[tuple[Operator, Step]]
+    network: Network,
+    steps: Sequence[tuple[Operator, Step]],
+    store: Callable[[Tensor, Edge], Tensor] = lambda codes, edge: codes,
 ) -> Callable[[Tensor], Tensor]:
-    """Images to logits through ``steps``, one for every operator."""
-    expiring = _expiring(network)
-    start = network.edges[network.input]
+    """Images to logits through ``steps``, one for every operator.
+
+    Args:
+        store: how the steps want the codes of an edge.
+    """
+    run = walk(network, steps, store)
     largest = max(math.prod(edge.shape) for edge in network.edges.values())
     chunk = max(1, min(_MOST_IMAGES, _MOST_ELEMENTS // largest))
-
-    def run(images: Tensor) -> Tensor:
-        layout = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
-        values = {network.input: quantize_edge(layout, start)}
-        for op, step in steps:
-            values[op.output] = step(*(values[edge] for edge in op.inputs))
-            for edge in expiring[op.name]:
-                del values[edge]
-        return values[network.output]
 
     def simulate_all(images: Tensor) -> Tensor:
         with torch.inference_mode(), _exact_arithmetic():
             return torch.cat([run(part) for part in images.split(chunk)])
 
     return simulate_all
+
+
+def walk(
+    network: Network,
+    steps: Sequence[tuple[Operator, Step]],
+    store: Callable[[Tensor, Edge], Tensor],
+) -> Callable[[Tensor], Tensor]:
+    """:func:`run_steps` on all images at once, with whatever arithmetic the caller has set."""
+    expiring, start = _expiring(network), network.edges[network.input]
+
+    def run(images: Tensor) -> Tensor:
+        layout = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
+        values = {network.input: store(quantize_edge(layout, start), start)}
+        for op, step in steps:
+            values[op.output] = step(*(values[edge] for edge in op.inputs))
+            for edge in expiring[op.name]:
+                del values[edge]
+        return values[network.output]
+
+    return run
 
 
 @contextmanager
@@ -96,8 +112,12 @@ def _expiring(network: Network) -> dict[str, list[str]]:
 
 def step_of(network: Network, op: Operator) -> Step:
     """The exact arithmetic of one operator, which leaves its inputs as they are."""
-    inputs = [network.edges[edge] for edge in op.inputs]
-    return _STEPS[op.kind](op, inputs, network.edges[op.output])
+    return step_between(op, [network.edges[edge] for edge in op.inputs], network.edges[op.output])
+
+
+def step_between(op: Operator, inputs: list[Edge], out: Edge) -> Step:
+    """:func:`step_of` an operator between other edges than the network's."""
+    return _STEPS[op.kind](op, inputs, out)
 
 
 # ---- activation and rescaling -------------------------------------------------------------------
@@ -115,10 +135,17 @@ _FUNCTIONS: dict[str | None, Step] = {
 }
 
 
-def _finish(real: Tensor, function: str | None, edge: Edge) -> Tensor:
+def activated(real: Tensor, function: str | None, edge: Edge) -> Tensor:
+    """Real values through an activation and onto the codes of ``edge``; may overwrite them."""
     if function == "relu" and edge.bits != FLOAT_BITS and not edge.signed:
         function = None  # clamping to unsigned codes does it
-    return quantize_edge(_FUNCTIONS[function](real), edge)
+    return quantize_edge(applied(real, function), edge)
+
+
+def applied(real: Tensor, function: str | None) -> Tensor:
+    """Real values through an activation; may overwrite them."""
+    result: Tensor = _FUNCTIONS[function](real)
+    return result
 
 
 def _float32(value: float) -> Tensor:
@@ -166,7 +193,7 @@ def _layer(op: Operator, inputs: list[Edge], out: Edge) -> Step:
                 x, codes, None, a["stride"], a["padding"], a["dilation"], a["groups"]
             )
         real = accumulated.to(torch.float32).mul_(factor).add_(bias)
-        return _finish(real, op.activation, out)
+        return activated(real, op.activation, out)
 
     return step
 
@@ -175,22 +202,22 @@ def _affine(op: Operator, inputs: list[Edge], out: Edge) -> Step:
     assert op.weights is not None
     factor, bias = _multiplier(op, inputs[0], 1 + len(out.shape))
     codes = torch.from_numpy(op.weights.codes.astype(np.float32)).reshape(factor.shape)
-    return lambda x: _finish((x * codes).mul_(factor).add_(bias), op.activation, out)
+    return lambda x: activated((x * codes).mul_(factor).add_(bias), op.activation, out)
 
 
 def _activation(op: Operator, inputs: list[Edge], out: Edge) -> Step:
     scale = _float32(inputs[0].scale)
-    return lambda x: _finish(x * scale, op.attributes["function"], out)
+    return lambda x: activated(x * scale, op.attributes["function"], out)
 
 
 def _add(op: Operator, inputs: list[Edge], out: Edge) -> Step:
     left, right = (_float32(edge.scale) for edge in inputs)
-    return lambda x, y: _finish((x * left).add_(y * right), op.activation, out)
+    return lambda x, y: activated((x * left).add_(y * right), op.activation, out)
 
 
 def _mul(op: Operator, inputs: list[Edge], out: Edge) -> Step:
     left, right = (_float32(edge.scale) for edge in inputs)
-    return lambda x, y: _finish((x * left).mul_(like_space(y * right, x)), op.activation, out)
+    return lambda x, y: activated((x * left).mul_(like_space(y * right, x)), op.activation, out)
 
 
 def _maxpool(op: Operator, inputs: list[Edge], out: Edge) -> Step:
@@ -215,7 +242,7 @@ def _globalavgpool(op: Operator, inputs: list[Edge], out: Edge) -> Step:
 
     def step(x: Tensor) -> Tensor:
         total = x.sum((2, 3), keepdim=True, dtype=dtype)
-        return _finish(_average(total, scale, count), op.activation, out)
+        return activated(_average(total, scale, count), op.activation, out)
 
     return step
 
@@ -230,7 +257,7 @@ def _avgpool(op: Operator, inputs: list[Edge], out: Edge) -> Step:
 
     def step(x: Tensor) -> Tensor:
         total = F.avg_pool2d(x.to(dtype), *geometry, divisor_override=1)
-        return _finish(_average(total, scale, count), op.activation, out)
+        return activated(_average(total, scale, count), op.activation, out)
 
     return step
 

@@ -10,7 +10,6 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
-from ajpq.apply import apply_policy
 from ajpq.config import SearchConfig
 from ajpq.evaluate import Costs, Metrics, costs_in_loop, exact_costs, layer_latencies, top1
 from ajpq.graph.channels import channel_groups, coupled_layers
@@ -19,8 +18,6 @@ from ajpq.limits import METRICS
 from ajpq.packed import estimated_bytes
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, direct_weights, network_of
-from ajpq.quantizers import make_quantizer
-from ajpq.quantizers.tabulated import tabulated
 from envs.actions import make_knobs
 from envs.budget import Budget, reward, unreachable
 from envs.ladders import cheapening, ladders
@@ -136,18 +133,9 @@ def _path(problem: Problem, task: CompressionTask) -> tuple[np.ndarray, ...]:
 def _pricing(
     problem: Problem,
 ) -> tuple[Callable[[CompressionPolicy], int], Callable[[CompressionPolicy], Costs]]:
-    """Bytes and costs of the uncompressed weights under a policy, remembered by policy.
-
-    The weights do not change, so their codes at every width are made once.
-    """
+    """Bytes and costs of the uncompressed weights under a policy, remembered by policy."""
     direct = direct_weights(problem)
-    weights = [_weight(problem, layer) for layer in layers(problem.graph)]
-    quantize = tabulated(make_quantizer(problem.quantizer), weights)
-
-    state = direct.compressed_state
-    network = _remembered(
-        lambda policy: apply_policy(problem.graph, state, policy, direct.ranges, quantize), most=2
-    )
+    network = _remembered(lambda policy: network_of(problem, policy, direct), most=2)
     return (
         _remembered(lambda policy: estimated_bytes(network(policy))),
         _remembered(lambda policy: costs_in_loop(network(policy), problem.pricing)),

@@ -9,12 +9,16 @@ from scipy.stats import spearmanr
 
 from ajpq.apply import apply_policy
 from ajpq.evaluate import kl_divergence
+from ajpq.kernels import FloatKernels, Int8Kernels, int8_in_hardware
 from ajpq.ranking import prepare_ranking
 from ajpq.reference import simulate
 from hw_models.network import FLOAT_BITS
 from tests.modules import NETWORKS, images, minmax, random_policy, ranges, traced
 
 torch.set_num_threads(1)
+
+WAYS = [FloatKernels(), *([Int8Kernels()] if int8_in_hardware() else [])]
+every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: type(way).__name__)
 
 
 def compressed(name, seed=0, widths=(0, 2, 3, 4, 6, 8, 8, 8)):
@@ -49,23 +53,26 @@ def with_exact_scales(network):
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_where_nothing_is_rounded_twice_it_gives_the_bits_of_the_reference(name, seed):
+@every_way
+def test_where_nothing_is_rounded_twice_it_gives_the_bits_of_the_reference(name, seed, way):
     network = with_exact_scales(compressed(name, seed))
     x = images(40, seed)
-    assert torch.equal(prepare_ranking(network)(x), simulate(network, x))
+    assert torch.equal(prepare_ranking(network, way)(x), simulate(network, x))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("widths", [(3, 4, 6, 8), (32,)])
-def test_it_is_close_to_the_reference(name, widths):
+@every_way
+def test_it_is_close_to_the_reference(name, widths, way):
     network = compressed(name, 3, widths)
     x = images(200, 1)
-    expected, found = simulate(network, x), prepare_ranking(network)(x)
+    expected, found = simulate(network, x), prepare_ranking(network, way)(x)
     assert float((expected.argmax(1) == found.argmax(1)).double().mean()) >= 0.99
     assert float((expected - found).abs().mean()) <= 0.01 * float(expected.abs().mean())
 
 
-def test_it_ranks_candidates_as_the_reference_does():
+@every_way
+def test_it_ranks_candidates_as_the_reference_does(way):
     graph, tensors = traced("option_a")
     x = images(200)
     found = ranges(graph, tensors, x)
@@ -78,5 +85,5 @@ def test_it_ranks_candidates_as_the_reference_does():
         exact = simulate(network, x)
         wanted = exact if wanted is None else wanted
         reference.append(kl_divergence(wanted, exact))
-        ranking.append(kl_divergence(wanted, prepare_ranking(network)(x)))
+        ranking.append(kl_divergence(wanted, prepare_ranking(network, way)(x)))
     assert spearmanr(reference, ranking).statistic >= 0.99

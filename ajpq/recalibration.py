@@ -1,0 +1,200 @@
+"""BatchNorm statistics and activation ranges of a compressed network, measured on its codes.
+
+The network runs as it is shipped: pruned channels gone, codes for weights and activations, which is
+several times as fast as imitating it with real numbers. Only BatchNorm is not folded yet: every
+batch is normalised by its own statistics, which are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ajpq.apply import Quantize, apply_policy, kept_by_policy
+from ajpq.compressed import State, batchnorm_buffers
+from ajpq.graph.execute import role_name
+from ajpq.graph.structure import GRID_PRESERVING, Graph, Node, nonnegative_edges
+from ajpq.grids import ActivationRange, quantize_edge
+from ajpq.kernels import Kernels, fastest
+from ajpq.policy import CompressionPolicy
+from ajpq.ranking import loaded, real_edge
+from ajpq.reference import Step, applied, step_between, walk
+from hw_models.network import Network, Operator
+
+_STATISTICS = ("running_mean", "running_var")
+
+
+@dataclass(eq=False)
+class _Record:
+    """What has been seen so far; ``averaged`` and ``ranged`` say whether this batch counts."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    largest: dict[str, float] = field(default_factory=dict)
+    averaged: bool = True
+    ranged: bool = True
+
+
+@torch.inference_mode()
+def recalibrate(
+    graph: Graph,
+    tensors: State,
+    policy: CompressionPolicy,
+    ranges: Mapping[str, ActivationRange],
+    quantize: Quantize,
+    batches: Iterable[Tensor],
+    *,
+    batchnorm_batches: int,
+    range_batches: int,
+    kernels: Kernels | None = None,
+) -> tuple[dict[str, Tensor], dict[str, ActivationRange]]:
+    """BatchNorm statistics by state-dict name, and the range of every quantized edge.
+
+    Channels and edges that are not in the compressed network keep what ``tensors`` and ``ranges``
+    say of them.
+
+    Args:
+        tensors: parameters and buffers by state-dict name.
+        ranges: of the uncompressed network; they give the grids that activations are on meanwhile.
+        quantize: as of :func:`ajpq.apply.apply_policy`.
+        batches: images ``[N, C, H, W]``, augmented as in training; one after the other, as many as
+            the larger of the following two.
+        batchnorm_batches: so many give the statistics, which are left as they are if 0.
+        range_batches: so many give the ranges.
+    """
+    kernels = kernels or fastest()
+    network = apply_policy(graph, {**tensors, **_identity(graph)}, policy, ranges, quantize)
+    kept, record = kept_by_policy(graph, policy), _Record()
+    owners = {fusion.node.name: fusion.batchnorm or fusion.node for fusion in graph.fusions}
+    steps = []
+    for op in network.operators:
+        owner, normalise = owners[op.name], None
+        if owner.kind == "batchnorm":
+            own = _own_tensors(owner, op, tensors, kept[owner.output])
+            normalise = _normalisation(owner, own, record, frozen=batchnorm_batches == 0)
+        steps.append((op, _step(kernels, network, op, normalise, record)))
+    run = walk(network, steps, kernels.store)
+    for number, images in enumerate(batches):
+        record.averaged, record.ranged = number < batchnorm_batches, number < range_batches
+        if record.ranged:
+            _widen(record, network.input, images)
+        run(images)
+    return (
+        _buffers(graph, tensors, kept, record, batchnorm_batches),
+        _ranges(graph, ranges, record),
+    )
+
+
+def _identity(graph: Graph) -> dict[str, Tensor]:
+    """Parameters and statistics with which every BatchNorm does nothing."""
+    found = {}
+    for node in graph.nodes:
+        if node.kind == "batchnorm":
+            values = {
+                "weight": 1.0,
+                "bias": 0.0,
+                "running_mean": 0.0,
+                "running_var": 1.0 - node.attributes["eps"],
+            }
+            channels = graph.shapes[node.output][0]
+            for role, value in values.items():
+                found[role_name(node, role)] = torch.full((channels,), value)
+    return found
+
+
+def _own_tensors(node: Node, op: Operator, tensors: State, kept: np.ndarray) -> dict[str, Tensor]:
+    """Role -> ``[C']`` values of the channels that stay; rows of 0 bits stay zero."""
+    assert op.weights is not None
+    rows = torch.from_numpy(np.flatnonzero(kept))
+    own = {role: tensors[name].detach()[rows] for role, name in node.parameters.items()}
+    live = torch.from_numpy((op.weights.bits != 0).astype(np.float32))
+    own["weight"] = own.get("weight", torch.ones(())) * live
+    own["bias"] = own.get("bias", torch.zeros(())) * live
+    return own
+
+
+def _normalisation(node: Node, own: Mapping[str, Tensor], record: _Record, *, frozen: bool) -> Step:
+    eps, weight, bias = node.attributes["eps"], own["weight"], own["bias"]
+    if frozen:
+        mean, variance = (own[role] for role in _STATISTICS)
+        return lambda x: F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
+
+    def normalise(x: Tensor) -> Tensor:
+        mean, variance = torch.zeros(2, x.shape[1])
+        # With a momentum of 1 the running statistics become those of the batch.
+        result = F.batch_norm(x, mean, variance, weight, bias, True, 1.0, eps)
+        if record.averaged:
+            for role, value in zip(_STATISTICS, (mean, variance), strict=True):
+                name = node.parameters[role]
+                record.sums[name] = record.sums[name] + value if name in record.sums else value
+        return result
+
+    return normalise
+
+
+def _step(
+    kernels: Kernels, network: Network, op: Operator, normalise: Step | None, record: _Record
+) -> Step:
+    inputs, out = [network.edges[edge] for edge in op.inputs], network.edges[op.output]
+    if op.kind in GRID_PRESERVING:
+        moved = loaded(kernels, step_between(op, inputs, out), inputs, out)
+        return _inheriting(op, moved, record)
+    bare, unrounded = replace(op, activation=None), real_edge(out)
+    if op.kind in ("conv", "linear"):
+        real = kernels.layer(bare, inputs[0], unrounded)
+    else:
+        real = loaded(kernels, step_between(bare, inputs, unrounded), inputs, unrounded)
+
+    def step(*stored: Tensor) -> Tensor:
+        x = real(*stored)
+        x = applied(x if normalise is None else normalise(x), op.activation)
+        if record.ranged:
+            _widen(record, op.output, x)
+        return kernels.store(quantize_edge(x, out), out)
+
+    return step
+
+
+def _inheriting(op: Operator, step: Step, record: _Record) -> Step:
+    """Moving values about makes none that are larger."""
+
+    def run(*stored: Tensor) -> Tensor:
+        if record.ranged:
+            record.largest[op.output] = max(record.largest[edge] for edge in op.inputs)
+        return step(*stored)
+
+    return run
+
+
+def _widen(record: _Record, edge: str, values: Tensor) -> None:
+    # All in the order of memory, which is many times faster.
+    in_memory = values.permute(0, 2, 3, 1) if values.dim() == 4 else values
+    low, high = (float(v) for v in torch.aminmax(in_memory))
+    record.largest[edge] = max(record.largest.get(edge, 0.0), high, -low)
+
+
+def _buffers(
+    graph: Graph, tensors: State, kept: Mapping[str, np.ndarray], record: _Record, count: int
+) -> dict[str, Tensor]:
+    buffers = batchnorm_buffers(graph, tensors)
+    for node in graph.nodes:
+        for role in _STATISTICS:
+            name = node.parameters.get(role, "")
+            if name in record.sums:
+                rows = torch.from_numpy(np.flatnonzero(kept[node.output]))
+                buffers[name][rows] = record.sums[name] / count
+    return buffers
+
+
+def _ranges(
+    graph: Graph, ranges: Mapping[str, ActivationRange], record: _Record
+) -> dict[str, ActivationRange]:
+    unsigned = nonnegative_edges(graph)
+    return {
+        edge: ActivationRange(record.largest.get(edge, own.maximum), edge not in unsigned)
+        for edge, own in ranges.items()
+    }

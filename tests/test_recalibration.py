@@ -1,0 +1,100 @@
+"""Statistics measured on codes, against the same network imitated with real numbers."""
+
+import numpy as np
+import pytest
+import torch
+
+from ajpq.apply import apply_policy, kept_by_policy
+from ajpq.calibration import activation_ranges, recalibrate_batchnorm
+from ajpq.compressed import compressed_view, fit_scales, quantize_edges, weight_bits
+from ajpq.grids import edge_grids
+from ajpq.quantizers.uniform import UniformQuantizer
+from ajpq.recalibration import recalibrate
+from tests.modules import NETWORKS, images, random_policy, ranges, traced
+from tests.test_ranking import every_way
+
+torch.set_num_threads(1)
+QUANTIZER = UniformQuantizer()
+
+
+def case(name, widths, seed=0):
+    graph, tensors = traced(name)
+    policy = random_policy(graph, np.random.default_rng(seed), widths)
+    wide = {n: own.model_copy(update={"activation_bits": 8}) for n, own in policy.layers.items()}
+    policy = policy.model_copy(update={"layers": wide})
+    return graph, tensors, policy, ranges(graph, tensors, images(16)), QUANTIZER.quantize
+
+
+def imitated(graph, tensors, policy, found, batches):
+    """What training sees: masked rows of zeros, rounded real numbers."""
+    bits = weight_bits(graph, policy)
+    scales = fit_scales(graph, tensors, bits, QUANTIZER)
+    view = compressed_view(graph, tensors, bits, scales, QUANTIZER)
+    edges = quantize_edges(edge_grids(graph, policy, found))
+    buffers = recalibrate_batchnorm(graph, view, batches, edges)
+    return buffers, activation_ranges(graph, {**view, **buffers}, batches[:1], edges)
+
+
+def largest_by_grid(graph, found):
+    """Edges on one grid count as one."""
+    largest = {}
+    for edge, own in found.items():
+        number = graph.grid_sets[edge]
+        largest[number] = max(largest.get(number, 0.0), own.maximum)
+    return largest
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("widths", [(4, 6, 8), (0, 6, 8, 8, 8, 8), (32,)])
+@every_way
+def test_it_finds_what_the_imitation_finds(name, widths, way):
+    graph, tensors, policy, found, quantize = case(name, widths)
+    batches = [images(64, seed) for seed in range(3)]
+    buffers, own = recalibrate(
+        graph,
+        tensors,
+        policy,
+        found,
+        quantize,
+        batches,
+        batchnorm_batches=3,
+        range_batches=1,
+        kernels=way,
+    )
+    wanted, wanted_ranges = imitated(graph, tensors, policy, found, batches)
+    kept = kept_by_policy(graph, policy)
+    for node in graph.nodes:
+        for role in ("running_mean", "running_var"):
+            if node.kind == "batchnorm":
+                stays = torch.from_numpy(kept[node.output].copy())
+                measured, expected = (b[node.parameters[role]][stays] for b in (buffers, wanted))
+                assert float((measured - expected).norm()) <= 0.03 * float(expected.norm())
+    alive = apply_policy(graph, tensors, policy, found, quantize).edges
+    imitation = {edge: value for edge, value in wanted_ranges.items() if edge in alive}
+    assert own.keys() == found.keys()
+    assert all(own[edge].signed == value.signed for edge, value in imitation.items())
+    expected = largest_by_grid(graph, imitation)
+    measured = largest_by_grid(graph, {edge: own[edge] for edge in imitation})
+    assert measured == pytest.approx(expected, rel=0.1)
+
+
+def test_without_batches_for_statistics_they_stay():
+    graph, tensors, policy, found, quantize = case("option_a", (4, 8))
+    buffers, _ = recalibrate(
+        graph, tensors, policy, found, quantize, [images(8)], batchnorm_batches=0, range_batches=1
+    )
+    for name, value in buffers.items():
+        assert torch.equal(value, tensors[name])
+
+
+def test_what_is_not_in_the_network_keeps_what_it_had():
+    graph, tensors, policy, found, quantize = case("option_a", (0, 8, 8, 8), seed=1)
+    buffers, own = recalibrate(
+        graph, tensors, policy, found, quantize, [images(8)], batchnorm_batches=1, range_batches=1
+    )
+    gone = policy.layers["layer1.conv1"].bits == 0
+    assert gone.any()
+    name = "layer1.bn1.running_mean"
+    assert torch.equal(buffers[name][gone], tensors[name][gone])
+    assert not torch.equal(buffers[name][~gone], tensors[name][~gone])
+    assert own.keys() == found.keys()
