@@ -14,6 +14,7 @@ from agents.config import load_agent_config
 from ajpq.base import build_problem
 from ajpq.checkpoints import save_tensors
 from ajpq.config import CompressConfig, FinalRound, RunConfig, SearchConfig
+from ajpq.contest import contest
 from ajpq.evaluate import Metrics, exact_costs, measured
 from ajpq.exporters import EXPORTERS
 from ajpq.finalists import Finalist, run_finals, validation_images
@@ -129,15 +130,10 @@ def _task(
     """The task, with a journal behind its judge; the run folder is created last, so that bad
     input leaves nothing behind."""
 
-    log: CandidateLog
-
-    def assess(policy: CompressionPolicy) -> Metrics:
-        return log.assess(policy, functools.partial(judge, problem, config.candidate))
-
-    task = build_task(config, problem, assess)
+    task = build_task(config, problem, functools.partial(judge, problem, config.candidate))
     _begin(config, problem, run_dir)
     log = CandidateLog(Journal(run_dir / "journal.jsonl", started))
-    return task, log
+    return dataclasses.replace(task, assess=contest(config, problem, log, task.budget.met)), log
 
 
 def compress(

@@ -254,14 +254,17 @@ def search_sample(
     graph: Graph,
     state: dict[str, Tensor],
 ) -> Images:
-    """Validation images that rank candidates: a seeded subset, augmented once.
+    """Validation images that rank candidates: a seeded subset in random order, augmented once.
 
     Augmentation makes them harder than images that a public checkpoint may have been trained on.
+    The order lets a candidate be given up after the first of them.
     """
     rng = np.random.default_rng((11, config.seed))
     count = min(config.search_images, len(validation))
     chosen = np.sort(rng.permutation(validation)[:count])
     pixels = ajpq_data.augment(dataset.train_images[chosen], dataset.augmentation, rng)
+    order = rng.permutation(count)
+    chosen, pixels = chosen[order], pixels[order]
     images = ajpq_data.normalize(pixels, dataset)
     labels = torch.from_numpy(np.array(dataset.train_labels[chosen]))
     return Images(images, labels, float_logits(graph, state, images))

@@ -42,10 +42,12 @@ class Metrics(Costs):
     Attributes:
         top1_val: percent of validation images classified right.
         kl: mean KL divergence from the uncompressed network's predictions, nats per image.
+        images: how many of them a candidate was shown before it was given up, or all.
     """
 
     top1_val: float
     kl: float
+    images: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
+import torch
 from torch import Tensor
 
 from ajpq.compressed import CompressedWeights
-from ajpq.evaluate import Metrics, costs_in_loop, measured
+from ajpq.evaluate import Images, Metrics, costs_in_loop, measured
+from ajpq.fidelity import Rival, logits_until_lost, lost_points
 from ajpq.finetune.recipe import Calibration, Recipe
 from ajpq.finetune.training import DivergedError
 from ajpq.policy import CompressionPolicy
@@ -25,23 +28,52 @@ from ajpq.ranking import prepare_ranking
 _WORST_KL = 20.0
 
 
-@functools.lru_cache(maxsize=1)
-def _images(problem: Problem, settings: Calibration) -> tuple[Tensor, ...]:
-    return tuple(calibration_images(problem, settings))
-
-
 def judge(problem: Problem, recipe: Recipe, policy: CompressionPolicy) -> Metrics:
     """Metrics of ``policy`` on the search sample after the short ``recipe``; a pure function."""
+    return judge_against(problem, recipe, policy)[0]
+
+
+def judge_against(
+    problem: Problem, recipe: Recipe, policy: CompressionPolicy, rival: Rival | None = None
+) -> tuple[Metrics, Tensor]:
+    """:func:`judge`, given up as soon as it is clear that the candidate falls short of ``rival``.
+
+    Returns:
+        Metrics, and ``[n]`` bool: which of the first n images are classified right. With fewer
+        than all, top-1 is the rival's minus what was lost on those seen.
+    """
+    sample = problem.search_sample
     try:
         weights = _weights(problem, recipe, policy)
     except DivergedError:
         # One unlucky candidate must not end the search: it is the worst, at its true cost.
         network = network_of(problem, policy, direct_weights(problem))
         costs = costs_in_loop(network, problem.pricing)
-        return Metrics(**costs.model_dump(), top1_val=0.0, kl=_WORST_KL)
+        nothing = torch.zeros(len(sample.labels), dtype=torch.bool)
+        return Metrics(**costs.model_dump(), top1_val=0.0, kl=_WORST_KL), nothing
     network = network_of(problem, policy, weights)
-    costs, sample = costs_in_loop(network, problem.pricing), problem.search_sample
-    return measured(costs, prepare_ranking(network)(sample.images), sample)
+    with ThreadPoolExecutor(1) as beside:  # a compiler or simulator in a process of its own
+        pricing = beside.submit(costs_in_loop, network, problem.pricing)
+        logits = logits_until_lost(prepare_ranking(network), sample, rival)
+        costs = pricing.result()
+    seen = _first(sample, len(logits))
+    metrics, right = measured(costs, logits, seen), logits.argmax(1) == seen.labels
+    if rival is not None and len(right) < len(sample.labels):
+        top1 = 100 * float(rival.right.double().mean()) - lost_points(rival, right)[0]
+        metrics = metrics.model_copy(update={"top1_val": max(top1, 0.0)})
+    return metrics.model_copy(update={"images": len(right)}), right
+
+
+def _first(sample: Images, count: int) -> Images:
+    logits = sample.float_logits
+    return Images(
+        sample.images[:count], sample.labels[:count], None if logits is None else logits[:count]
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _images(problem: Problem, settings: Calibration) -> tuple[Tensor, ...]:
+    return tuple(calibration_images(problem, settings))
 
 
 def _weights(problem: Problem, recipe: Recipe, policy: CompressionPolicy) -> CompressedWeights:

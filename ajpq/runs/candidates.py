@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ class CandidateLog:
     def assess(
         self, policy: CompressionPolicy, judge: Callable[[CompressionPolicy], Metrics]
     ) -> Metrics:
-        """Metrics of ``policy``; the judge is a pure function, so equal policies share them."""
+        """Metrics of ``policy``; equal policies share them."""
         recorded = self.journal.next_recorded(
             kind="candidate", index=len(self.entries), hash=policy.hash
         )
@@ -59,6 +60,17 @@ class CandidateLog:
     def best(self) -> dict[str, Any]:
         """The entry with the largest reward."""
         return max(self.entries, key=lambda entry: entry["reward"])
+
+    def placed(self, place: int, met: Callable[[Metrics], bool]) -> CompressionPolicy | None:
+        """The policy that would come in this ``place`` (from 1) of :meth:`ranked`.
+
+        None if not so many keep the budget.
+        """
+        good = {e["hash"]: e for e in self.entries if met(self._seen[e["hash"]])}
+        if len(good) < place:
+            return None
+        last = heapq.nlargest(place, good.values(), key=lambda entry: entry["reward"])[-1]
+        return CompressionPolicy.model_validate(last["policy"])
 
     def ranked(self, met: Callable[[Metrics], bool]) -> list[CompressionPolicy]:
         """Different policies, those within the budget first, then by reward."""
