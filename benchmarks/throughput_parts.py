@@ -34,7 +34,6 @@ from ajpq.problem import Problem, direct_weights, network_of, training_batches
 from ajpq.quantizers import make_quantizer
 from ajpq.ranking import prepare_ranking
 from ajpq.reference import prepare
-from benchmarks.straightforward import judged, largest_inputs
 from hw_models.network import macs
 
 BATCHES = (32, 64, 128)
@@ -147,26 +146,6 @@ def plain_passes(model: str, problem: Problem, images: Tensor) -> dict[str, Call
         for batch in BATCHES
         for dtype in types
     }
-
-
-def candidates(model: str, count: int, turns: int, seed: int) -> list[dict[str, Any]]:
-    """Seconds for one candidate: straightforward, on the same images, and as a search does it."""
-    problem, rng = problem_of(model), np.random.default_rng(seed)
-    recipe, module = load_recipe("direct"), module_of(model, problem)
-    policy, sample = random_policy(problem, rng), validation_images(problem)
-    reach = largest_inputs(module, policy, sample.images[:200])
-    whole = dataclasses.replace(problem, search_sample=cut(sample, count))
-    found = best(
-        turns,
-        {
-            "straightforward candidate": lambda: judged(
-                module, policy, reach, sample.images[:count], sample.labels[:count]
-            ),
-            "candidate on all validation images": lambda: judge(whole, recipe, policy),
-            "candidate as searched": lambda: judge(problem, recipe, policy),
-        },
-    )
-    return [row(name, model, seconds, "s") for name, seconds in found.items()]
 
 
 def cut(sample: Images, count: int) -> Images:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ajpq.policy import uniform_policy
-from benchmarks import throughput, throughput_parts
+from benchmarks import throughput, throughput_candidates, throughput_parts
 from benchmarks.straightforward import judged, largest_inputs, on_grid
 from tests.modules import build, images, minmax
 
@@ -48,6 +48,7 @@ def test_bars_compare_figures_of_one_run(slower):
         ("straightforward candidate", "resnet20"): 12.0,
         ("candidate on all validation images", "resnet20"): 3.0 * slower,
         ("candidate as searched", "resnet20"): 1.0 * slower,
+        ("candidates given up that should not have been", "resnet20"): 1.5 * slower,
         ("training step", "resnet20"): 250.0 / slower,
         ("training step, eager", "resnet20"): 100.0,
         ("PSG step", "resnet20"): 240.0 / slower**2,
@@ -57,6 +58,16 @@ def test_bars_compare_figures_of_one_run(slower):
     }
     bars = throughput.bars(found)
     assert {bar["holds"] for bar in bars.values()} == {slower == 1.0}
+
+
+def test_decisions_count_candidates_that_would_have_been_finalists():
+    """Where all are equally good on all images nothing is given up; clear losers are, rightly."""
+    same = torch.ones(6, 1000, dtype=torch.bool)
+    assert throughput_candidates.decisions(same, 2, 0) == (0.0, 1000.0)
+    steps = torch.arange(1000) < torch.linspace(900, 100, 6)[:, None]
+    wrong, images = throughput_candidates.decisions(steps, 2, 0)
+    assert wrong == 0.0
+    assert images < 700
 
 
 def test_everything_takes_its_turn():

@@ -1,0 +1,156 @@
+"""Seconds per candidate of a search, and how often one is given up that should not have been.
+
+On the network of ``zoo/base`` and its validation images, because how early a candidate can be told
+depends on how good it is. Policies lie at random distances from what single-layer measurements
+suggest, all on one budget of bytes, as a search proposes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ajpq.base import build_problem
+from ajpq.checkpoints import load_tensors
+from ajpq.config import SearchConfig, load_search_config
+from ajpq.contest import contest
+from ajpq.evaluate import Images
+from ajpq.fidelity import Rival, logits_until_lost
+from ajpq.finalists import validation_images
+from ajpq.judge import judge, judge_against
+from ajpq.policy import CompressionPolicy
+from ajpq.problem import Problem
+from ajpq.runs.candidates import CandidateLog
+from ajpq.runs.journal import Journal
+from benchmarks.proxies import projected
+from benchmarks.straightforward import judged, largest_inputs
+from benchmarks.throughput_parts import module_of, row
+from envs.build import build_task
+
+SIZE_RATIO = 0.08
+ORDERS = 200
+
+
+def candidates(checkpoint: Path, data: str, policies: int, seed: int) -> list[dict[str, Any]]:
+    """Seconds for each candidate: straightforward, on the same images, and as a search does it."""
+    config, problem = _on_all_validation_images(checkpoint, data)
+    proposals = _proposals(config, problem, policies, seed)
+    sample, recipe, name = problem.search_sample, config.candidate, config.model
+    judge(problem, recipe, proposals[0])  # caches
+    started = time.perf_counter()
+    right = torch.stack([judge_against(problem, recipe, policy)[1] for policy in proposals])
+    whole = (time.perf_counter() - started) / policies
+    found = {
+        "straightforward candidate": _straightforward(name, problem, proposals[:3]),
+        "candidate on all validation images": whole,
+        "candidate as searched": _searched(config, problem, proposals),
+    }
+    wrong, images = decisions(right, config.final[0].keep, seed)
+    return [
+        *(row(what, name, seconds, "s") for what, seconds in found.items()),
+        row("candidates given up that should not have been", name, wrong, "%"),
+        row("images per candidate", name, images, f"of {len(sample.labels)}"),
+    ]
+
+
+def _on_all_validation_images(checkpoint: Path, data: str) -> tuple[SearchConfig, Problem]:
+    about = load_tensors(checkpoint)[1]
+    config = load_search_config(
+        "cifar10-resnet20",
+        {
+            "model": about["model"],
+            "seed": int(about["seed"]),
+            "checkpoint": str(checkpoint),
+            "data": data,
+            "target": "size-only",
+            "latency_ratio": None,
+            "size_ratio": SIZE_RATIO,
+        },
+    )
+    problem = build_problem(config)
+    sample = validation_images(problem)
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(sample.labels)))
+    assert sample.float_logits is not None
+    shuffled = Images(sample.images[order], sample.labels[order], sample.float_logits[order])
+    return config, dataclasses.replace(problem, search_sample=shuffled)
+
+
+def _proposals(
+    config: SearchConfig, problem: Problem, count: int, seed: int
+) -> list[CompressionPolicy]:
+    task = build_task(config, problem, lambda policy: judge(problem, config.candidate, policy))
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(count):
+        offsets = rng.uniform() * rng.uniform(-1, 1, task.prior.shape)
+        actions = np.stack([task.settings(i, offsets[i]) for i in range(len(task.layers))])
+        found.append(task.policy(projected(task, actions, task.budget)))
+    return found
+
+
+def _straightforward(name: str, problem: Problem, proposals: Sequence[CompressionPolicy]) -> float:
+    module, sample = module_of(name, problem), problem.search_sample
+    seconds = []
+    for policy in proposals:
+        reach = largest_inputs(module, policy, sample.images[:200])
+        started = time.perf_counter()
+        judged(module, policy, reach, sample.images, sample.labels)
+        seconds.append(time.perf_counter() - started)
+    return float(np.mean(seconds))
+
+
+def _searched(
+    config: SearchConfig, problem: Problem, proposals: Sequence[CompressionPolicy]
+) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        log = CandidateLog(Journal(Path(folder) / "journal.jsonl", started))
+        assess = contest(config, problem, log, lambda metrics: True)
+        for policy in proposals:
+            metrics = assess(policy)
+            log.keep(policy, metrics, metrics.top1_val)
+        return (time.perf_counter() - started) / len(proposals)
+
+
+def decisions(right: Tensor, keep: int, seed: int) -> tuple[float, float]:
+    """Percent of candidates given up although they belong in the finals, and images for each.
+
+    Over many random orders of the candidates and of the images.
+
+    Args:
+        right: ``[P, N]`` bool: which images each candidate classifies right.
+        keep: as many enter the finals.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    wrong, images = 0, 0
+    for _ in range(ORDERS):
+        candidates = torch.randperm(len(right), generator=generator)
+        shown = right[candidates][:, torch.randperm(right.shape[1], generator=generator)]
+        scores = shown.double().mean(1)
+        for number in range(len(shown)):
+            rival = None
+            if number >= keep:
+                last = int(scores[:number].topk(keep).indices[-1])
+                rival = Rival(shown[last])
+            seen = len(logits_until_lost(_answers, _as_sample(shown[number]), rival))
+            images += seen
+            if rival is not None and seen < shown.shape[1]:
+                wrong += bool(scores[number] >= scores[last])
+    count = ORDERS * len(right)
+    return 100 * wrong / count, images / count
+
+
+def _as_sample(right: Tensor) -> Images:
+    """A stand-in for images: what the network answers, known before."""
+    return Images(torch.stack([right, ~right], 1).float(), torch.zeros(len(right)).long())
+
+
+def _answers(known: Tensor) -> Tensor:
+    return known
