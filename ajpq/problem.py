@@ -28,6 +28,7 @@ from ajpq.graph.execute import execute, frozen_batchnorm
 from ajpq.graph.structure import Graph, layers
 from ajpq.grids import ActivationRange, edge_grids
 from ajpq.policy import CompressionPolicy, QuantizerSpec, uniform_policy
+from ajpq.prefixes import Prefixes
 from ajpq.quantizers import make_quantizer
 from ajpq.quantizers.given import on_grids
 from ajpq.quantizers.tabulated import tabulated
@@ -196,6 +197,7 @@ def calibrated(
     settings: Calibration,
     state: State,
     images: Iterable[Tensor],
+    prefixes: Prefixes | None = None,
 ) -> CompressedWeights:
     """Give the compressed mode its own BatchNorm statistics and activation ranges.
 
@@ -217,6 +219,7 @@ def calibrated(
         images,
         batchnorm_batches=settings.batchnorm_batches,
         range_batches=settings.range_batches,
+        prefixes=prefixes,
     )
     return CompressedWeights(latent, buffers, ranges, scales)
 

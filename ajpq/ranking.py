@@ -13,15 +13,22 @@ from torch import Tensor
 
 from ajpq.kernels import Kernels, fastest
 from ajpq.kernels.floats import CLAMPS, finish, step_size
+from ajpq.prefixes import Prefixes
 from ajpq.reference import Step, activated, run_steps, step_of
 from hw_models.network import Edge, Network, Operator
 
 
-def prepare_ranking(network: Network, kernels: Kernels | None = None) -> Callable[[Tensor], Tensor]:
-    """Convert the weights once; the result maps images ``[N, C, H, W]`` to logits."""
+def prepare_ranking(
+    network: Network, kernels: Kernels | None = None, prefixes: Prefixes | None = None
+) -> Callable[[Tensor], Tensor]:
+    """Convert the weights once; the result maps images ``[N, C, H, W]`` to logits.
+
+    Args:
+        prefixes: what networks that begin alike have answered.
+    """
     kernels = kernels or fastest()
     steps = [(op, _step(kernels, network, op)) for op in network.operators]
-    return run_steps(network, steps, kernels.store)
+    return run_steps(network, steps, kernels.store, prefixes)
 
 
 def _step(kernels: Kernels, network: Network, op: Operator) -> Step:

@@ -7,8 +7,9 @@ batch is normalised by its own statistics, which are averaged.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,21 +23,12 @@ from ajpq.graph.structure import GRID_PRESERVING, Graph, Node, nonnegative_edges
 from ajpq.grids import ActivationRange, quantize_edge
 from ajpq.kernels import Kernels, fastest
 from ajpq.policy import CompressionPolicy
+from ajpq.prefixes import Prefixes
 from ajpq.ranking import loaded, real_edge
 from ajpq.reference import Step, applied, step_between, walk
 from hw_models.network import Network, Operator
 
 _STATISTICS = ("running_mean", "running_var")
-
-
-@dataclass(eq=False)
-class _Record:
-    """What has been seen so far; ``averaged`` and ``ranged`` say whether this batch counts."""
-
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    largest: dict[str, float] = field(default_factory=dict)
-    averaged: bool = True
-    ranged: bool = True
 
 
 @torch.inference_mode()
@@ -51,6 +43,7 @@ def recalibrate(
     batchnorm_batches: int,
     range_batches: int,
     kernels: Kernels | None = None,
+    prefixes: Prefixes | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, ActivationRange]]:
     """BatchNorm statistics by state-dict name, and the range of every quantized edge.
 
@@ -65,27 +58,30 @@ def recalibrate(
             the larger of the following two.
         batchnorm_batches: so many give the statistics, which are left as they are if 0.
         range_batches: so many give the ranges.
+        prefixes: what networks with the same ``tensors`` that begin alike have answered.
     """
     kernels = kernels or fastest()
     network = apply_policy(graph, {**tensors, **_identity(graph)}, policy, ranges, quantize)
-    kept, record = kept_by_policy(graph, policy), _Record()
+    kept = kept_by_policy(graph, policy)
+    notes: dict[str, Any] = {}  # statistics by state-dict name, magnitudes by edge; of one batch
     owners = {fusion.node.name: fusion.batchnorm or fusion.node for fusion in graph.fusions}
     steps = []
     for op in network.operators:
         owner, normalise = owners[op.name], None
         if owner.kind == "batchnorm":
             own = _own_tensors(owner, op, tensors, kept[owner.output])
-            normalise = _normalisation(owner, own, record, frozen=batchnorm_batches == 0)
-        steps.append((op, _step(kernels, network, op, normalise, record)))
-    run = walk(network, steps, kernels.store)
-    for number, images in enumerate(batches):
-        record.averaged, record.ranged = number < batchnorm_batches, number < range_batches
-        if record.ranged:
-            _widen(record, network.input, images)
+            normalise = _normalisation(owner, own, notes, frozen=batchnorm_batches == 0)
+        steps.append((op, _step(kernels, network, op, normalise, notes)))
+    run = walk(network, steps, kernels.store, prefixes, notes)
+    seen = []
+    for images in batches:
+        notes.clear()
+        notes[network.input] = _largest(images)
         run(images)
+        seen.append(dict(notes))
     return (
-        _buffers(graph, tensors, kept, record, batchnorm_batches),
-        _ranges(graph, ranges, record),
+        _buffers(graph, tensors, kept, seen[:batchnorm_batches]),
+        _ranges(graph, ranges, seen[:range_batches]),
     )
 
 
@@ -117,7 +113,9 @@ def _own_tensors(node: Node, op: Operator, tensors: State, kept: np.ndarray) -> 
     return own
 
 
-def _normalisation(node: Node, own: Mapping[str, Tensor], record: _Record, *, frozen: bool) -> Step:
+def _normalisation(
+    node: Node, own: Mapping[str, Tensor], notes: dict[str, Any], *, frozen: bool
+) -> Step:
     eps, weight, bias = node.attributes["eps"], own["weight"], own["bias"]
     if frozen:
         mean, variance = (own[role] for role in _STATISTICS)
@@ -127,22 +125,20 @@ def _normalisation(node: Node, own: Mapping[str, Tensor], record: _Record, *, fr
         mean, variance = torch.zeros(2, x.shape[1])
         # With a momentum of 1 the running statistics become those of the batch.
         result = F.batch_norm(x, mean, variance, weight, bias, True, 1.0, eps)
-        if record.averaged:
-            for role, value in zip(_STATISTICS, (mean, variance), strict=True):
-                name = node.parameters[role]
-                record.sums[name] = record.sums[name] + value if name in record.sums else value
+        for role, value in zip(_STATISTICS, (mean, variance), strict=True):
+            notes[node.parameters[role]] = value
         return result
 
     return normalise
 
 
 def _step(
-    kernels: Kernels, network: Network, op: Operator, normalise: Step | None, record: _Record
+    kernels: Kernels, network: Network, op: Operator, normalise: Step | None, notes: dict[str, Any]
 ) -> Step:
     inputs, out = [network.edges[edge] for edge in op.inputs], network.edges[op.output]
     if op.kind in GRID_PRESERVING:
         moved = loaded(kernels, step_between(op, inputs, out), inputs, out)
-        return _inheriting(op, moved, record)
+        return _inheriting(op, moved, notes)
     bare, unrounded = replace(op, activation=None), real_edge(out)
     if op.kind in ("conv", "linear"):
         real = kernels.layer(bare, inputs[0], unrounded)
@@ -152,49 +148,51 @@ def _step(
     def step(*stored: Tensor) -> Tensor:
         x = real(*stored)
         x = applied(x if normalise is None else normalise(x), op.activation)
-        if record.ranged:
-            _widen(record, op.output, x)
+        notes[op.output] = _largest(x)
         return kernels.store(quantize_edge(x, out), out)
 
     return step
 
 
-def _inheriting(op: Operator, step: Step, record: _Record) -> Step:
+def _inheriting(op: Operator, step: Step, notes: dict[str, Any]) -> Step:
     """Moving values about makes none that are larger."""
 
     def run(*stored: Tensor) -> Tensor:
-        if record.ranged:
-            record.largest[op.output] = max(record.largest[edge] for edge in op.inputs)
+        notes[op.output] = max(notes[edge] for edge in op.inputs)
         return step(*stored)
 
     return run
 
 
-def _widen(record: _Record, edge: str, values: Tensor) -> None:
+def _largest(values: Tensor) -> float:
     # All in the order of memory, which is many times faster.
     in_memory = values.permute(0, 2, 3, 1) if values.dim() == 4 else values
     low, high = (float(v) for v in torch.aminmax(in_memory))
-    record.largest[edge] = max(record.largest.get(edge, 0.0), high, -low)
+    return max(high, -low)
 
 
 def _buffers(
-    graph: Graph, tensors: State, kept: Mapping[str, np.ndarray], record: _Record, count: int
+    graph: Graph,
+    tensors: State,
+    kept: Mapping[str, np.ndarray],
+    seen: Sequence[Mapping[str, Any]],
 ) -> dict[str, Tensor]:
     buffers = batchnorm_buffers(graph, tensors)
     for node in graph.nodes:
         for role in _STATISTICS:
             name = node.parameters.get(role, "")
-            if name in record.sums:
+            if seen and name in seen[0]:
                 rows = torch.from_numpy(np.flatnonzero(kept[node.output]))
-                buffers[name][rows] = record.sums[name] / count
+                buffers[name][rows] = sum(notes[name] for notes in seen) / len(seen)
     return buffers
 
 
 def _ranges(
-    graph: Graph, ranges: Mapping[str, ActivationRange], record: _Record
+    graph: Graph, ranges: Mapping[str, ActivationRange], seen: Sequence[Mapping[str, Any]]
 ) -> dict[str, ActivationRange]:
     unsigned = nonnegative_edges(graph)
-    return {
-        edge: ActivationRange(record.largest.get(edge, own.maximum), edge not in unsigned)
-        for edge, own in ranges.items()
-    }
+    found = {}
+    for edge, own in ranges.items():
+        largest = max((notes[edge] for notes in seen if edge in notes), default=own.maximum)
+        found[edge] = ActivationRange(largest, edge not in unsigned)
+    return found

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ajpq.graph.execute import like_space, take_channels
 from ajpq.grids import quantize_edge
+from ajpq.prefixes import Prefix, Prefixes, prefix_keys
 from hw_models.network import FLOAT_BITS, Edge, Network, Operator
 
 _EXACT = 2**24  # float32 holds every integer up to here
@@ -51,13 +53,15 @@ def run_steps(
     network: Network,
     steps: Sequence[tuple[Operator, Step]],
     store: Callable[[Tensor, Edge], Tensor] = lambda codes, edge: codes,
+    prefixes: Prefixes | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """Images to logits through ``steps``, one for every operator.
 
     Args:
         store: how the steps want the codes of an edge.
+        prefixes: what networks that begin alike have answered.
     """
-    run = walk(network, steps, store)
+    run = walk(network, steps, store, prefixes)
     largest = max(math.prod(edge.shape) for edge in network.edges.values())
     chunk = max(1, min(_MOST_IMAGES, _MOST_ELEMENTS // largest))
 
@@ -72,17 +76,35 @@ def walk(
     network: Network,
     steps: Sequence[tuple[Operator, Step]],
     store: Callable[[Tensor, Edge], Tensor],
+    prefixes: Prefixes | None = None,
+    notes: dict[str, Any] | None = None,
 ) -> Callable[[Tensor], Tensor]:
-    """:func:`run_steps` on all images at once, with whatever arithmetic the caller has set."""
+    """:func:`run_steps` on all images at once, with whatever arithmetic the caller has set.
+
+    Args:
+        notes: where the steps leave what else they find out, from the input on.
+    """
     expiring, start = _expiring(network), network.edges[network.input]
+    keys = [] if prefixes is None else prefix_keys(network)
+    found = {} if notes is None else notes
 
     def run(images: Tensor) -> Tensor:
-        layout = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
-        values = {network.input: store(quantize_edge(layout, start), start)}
-        for op, step in steps:
+        known = None if prefixes is None else prefixes.longest(keys, images)
+        if known is None:
+            done = 0
+            layout = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
+            values = {network.input: store(quantize_edge(layout, start), start)}
+        else:
+            done, prefix = known
+            values = {prefix.edge: prefix.values}
+            found.update(prefix.noted)
+        for number, (op, step) in enumerate(steps[done:], done):
             values[op.output] = step(*(values[edge] for edge in op.inputs))
             for edge in expiring[op.name]:
                 del values[edge]
+            if prefixes is not None and len(values) == 1:
+                ((edge, value),) = values.items()
+                prefixes.keep(keys[number], Prefix(edge, value, dict(found), images))
         return values[network.output]
 
     return run

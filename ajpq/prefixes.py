@@ -1,0 +1,88 @@
+"""What the first operators answered is remembered for the next network that begins alike.
+
+Candidates that differ in late layers only, as those of a local search do, share the early ones. At
+every point where a single edge is alive, such as between the blocks of a ResNet, its values are
+kept under a hash of everything that they were computed from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from hw_models.network import Network, Operator
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """Where a run can go on.
+
+    Attributes:
+        edge, values: what is alive, as the kernels keep it.
+        noted: whatever the run noted on the way.
+        images: that it began with; held so that no others take their place in memory.
+    """
+
+    edge: str
+    values: Tensor
+    noted: Any
+    images: Tensor
+
+
+class Prefixes:
+    """The most recently used prefixes, up to ``most_bytes`` of values."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most, self._bytes = most_bytes, 0
+        self._kept: OrderedDict[tuple[bytes, int, int], Prefix] = OrderedDict()
+
+    def longest(self, keys: Sequence[bytes], images: Tensor) -> tuple[int, Prefix] | None:
+        """Number of operators that need not run for these images, and where to go on."""
+        for count in range(len(keys), 0, -1):
+            place = _place(keys[count - 1], images)
+            if place in self._kept:
+                self._kept.move_to_end(place)
+                return count, self._kept[place]
+        return None
+
+    def keep(self, key: bytes, prefix: Prefix) -> None:
+        """Remember, and forget what has not been used for the longest time."""
+        place = _place(key, prefix.images)
+        if place not in self._kept:
+            self._bytes += prefix.values.nbytes
+        self._kept[place] = prefix
+        while self._bytes > self._most:
+            self._bytes -= self._kept.popitem(last=False)[1].values.nbytes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values that are kept."""
+        return self._bytes
+
+
+def _place(key: bytes, images: Tensor) -> tuple[bytes, int, int]:
+    return key, images.data_ptr(), len(images)
+
+
+def prefix_keys(network: Network) -> list[bytes]:
+    """For every operator a hash of all that its output depends on but the images."""
+    digest = hashlib.sha256(repr(network.edges[network.input]).encode())
+    keys = []
+    for op in network.operators:
+        digest.update(_description(network, op))
+        if op.weights is not None:
+            for part in (op.weights.codes, op.weights.scales, op.weights.bias, op.weights.bits):
+                digest.update(part.tobytes())
+        keys.append(digest.digest())
+    return keys
+
+
+def _description(network: Network, op: Operator) -> bytes:
+    edges = [network.edges[edge] for edge in (*op.inputs, op.output)]
+    shape = None if op.weights is None else op.weights.codes.shape
+    return repr((op.kind, edges, sorted(op.attributes.items()), op.activation, shape)).encode()
