@@ -41,7 +41,6 @@ from ajpq.problem import Problem, fine_tune, network_of
 from ajpq.progress import ConsoleProgress
 from ajpq.reference import simulate
 from benchmarks.harness import at_least, command_line, write_result
-from envs.budget import Budget, project
 from envs.build import build_task
 from envs.task import CompressionTask
 from hw_models.errors import AjpqError, BudgetError
@@ -134,19 +133,7 @@ def random_policy(task: CompressionTask, seed: int, index: int) -> CompressionPo
         offsets = rng.uniform() * rng.uniform(-1, 1, task.prior.shape)
         actions = np.stack([task.settings(i, offsets[i]) for i in range(len(task.layers))])
         with contextlib.suppress(BudgetError):
-            return task.policy(projected(task, actions, budget))
-
-
-def projected(task: CompressionTask, actions: np.ndarray, budget: Budget) -> np.ndarray:
-    """``actions`` moved onto ``budget``, as the environment does at the end of an episode."""
-    return project(
-        actions,
-        task.knobs,
-        budget,
-        lambda moved: task.packed_bytes(task.policy(moved)),
-        lambda moved: task.price(task.policy(moved)),
-        task.margin,
-    )
+            return task.policy(dataclasses.replace(task, budget=budget).projected(actions))
 
 
 def entry(

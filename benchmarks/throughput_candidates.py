@@ -30,7 +30,6 @@ from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem
 from ajpq.runs.candidates import CandidateLog
 from ajpq.runs.journal import Journal
-from benchmarks.proxies import projected
 from benchmarks.straightforward import judged, largest_inputs
 from benchmarks.throughput_parts import module_of, row
 from envs.build import build_task
@@ -91,7 +90,7 @@ def _proposals(
     for _ in range(count):
         offsets = rng.uniform() * rng.uniform(-1, 1, task.prior.shape)
         actions = np.stack([task.settings(i, offsets[i]) for i in range(len(task.layers))])
-        found.append(task.policy(projected(task, actions, task.budget)))
+        found.append(task.policy(task.projected(actions)))
     return found
 
 

@@ -8,7 +8,6 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from envs.budget import project
 from envs.observation import observation_size, observe
 from envs.task import CompressionTask
 
@@ -108,14 +107,7 @@ class JointCompressionEnv(gym.Env[np.ndarray, np.ndarray]):
         task = self.task
         actions = self._taken
         if task.hard:
-            actions = project(
-                actions,
-                task.knobs,
-                task.budget,
-                lambda moved: task.packed_bytes(task.policy(moved)),
-                lambda moved: task.price(task.policy(moved)),
-                task.margin,
-            )
+            actions = task.projected(actions)
         policy = task.policy(actions)
         metrics = task.assess(policy)
         value = task.score(metrics)

@@ -11,7 +11,7 @@ import numpy as np
 from ajpq.evaluate import Costs, Metrics
 from ajpq.policy import CompressionPolicy, QuantizerSpec
 from envs.actions import Knobs, decode
-from envs.budget import Budget
+from envs.budget import Budget, project
 
 # How far an action of 1 moves a setting: from a guess, and from the border of the accuracy.
 _REACH, _REACH_AT_BORDER = 0.5, 0.1
@@ -90,6 +90,17 @@ class CompressionTask:
     def around(self, settings: np.ndarray) -> CompressionTask:
         """The task with a prior at the border: the agent looks in its neighbourhood."""
         return dataclasses.replace(self, prior=settings, reach=_REACH_AT_BORDER)
+
+    def projected(self, actions: np.ndarray) -> np.ndarray:
+        """``[L, K]`` settings moved onto the budget."""
+        return project(
+            actions,
+            self.knobs,
+            self.budget,
+            lambda moved: self.packed_bytes(self.policy(moved)),
+            lambda moved: self.price(self.policy(moved)),
+            self.margin,
+        )
 
     def policy(self, actions: np.ndarray) -> CompressionPolicy:
         """Decode ``[L, K]`` settings in [0, 1]."""
