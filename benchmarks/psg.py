@@ -4,7 +4,8 @@ Every training starts from the same network and sees the same images in the same
 number of epochs. Afterwards its weights are quantized or pruned directly: no fine-tuning, no
 correction. Activations stay real, as in the paper (arXiv 2005.11035); at 3 and 2 bits the first and
 the last layer have 8, as in its code. PSG has one training per grid and one per structure of
-sparsity: single weights, and whole channels inside the residual blocks.
+sparsity: single weights, and whole channels inside the residual blocks. Channels are ranked by
+BatchNorm factor or by L1 norm, each network by what is better for it on validation images.
 
 Each method has one setting to choose, from three values, on validation images after half an epoch:
 PSG its strength ``lambda_s`` for each aim, plain SGD and straight-through (at 3 bits) their
@@ -40,7 +41,7 @@ from benchmarks.base_networks import zoo_problem
 from benchmarks.harness import at_least, at_most, command_line, write_result
 from benchmarks.psg_figure import psg_figure
 from benchmarks.psg_trainings import Lab, Training, spent_seconds, trained
-from benchmarks.psg_views import FULL, GRANULARITIES, SPARSITIES, WIDTHS, views
+from benchmarks.psg_views import BY_L1, FULL, GRANULARITIES, SPARSITIES, WIDTHS, views
 
 NAME = "psg"
 FORMS = {"weights": "sparse", "channels": "sparse_channels"}
@@ -165,9 +166,12 @@ def score(lab: Lab, method: str, value: float, stage: Stage) -> float:
     networks = {
         setting: float_network(lab.problem.graph, view(state))
         for setting, view in views(lab.problem.graph).items()
-        if (method == "sgd" and setting != FULL)
-        or setting == f"{aim}-channel"
-        or setting.startswith(f"{aim}-0")
+        if not setting.endswith(BY_L1)
+        and (
+            (method == "sgd" and setting != FULL)
+            or setting == f"{aim}-channel"
+            or setting.startswith(f"{aim}-0")
+        )
     }
     answers = on_validation(lab.problem, networks)
     mean = sum(answers.values()) / len(answers)
@@ -196,11 +200,25 @@ def measured(lab: Lab, states: Mapping[str, State], quick: bool) -> dict[str, fl
         for setting, view in views(problem.graph).items()
         if belongs(name, setting)
     }
+    networks = by_the_better_criterion(problem, networks)
     if quick:
         return on_validation(problem, networks)
     answers = top1_test(problem, networks)
     record_test(problem, lab.folder, f"{NAME} ({len(networks)} networks)", "none", answers)
     return answers
+
+
+def by_the_better_criterion(
+    problem: Problem, networks: Mapping[str, Callable[[Tensor], Tensor]]
+) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Of the two criteria for channels the one that is better on validation images, for each."""
+    twins = {name: name + BY_L1 for name in networks if name + BY_L1 in networks}
+    both = {name: networks[name] for pair in twins.items() for name in pair}
+    answers = on_validation(problem, both)
+    better = {
+        name: networks[other] for name, other in twins.items() if answers[other] > answers[name]
+    }
+    return {**{n: net for n, net in networks.items() if not n.endswith(BY_L1)}, **better}
 
 
 def belongs(training: str, setting: str) -> bool:

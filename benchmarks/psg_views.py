@@ -12,7 +12,7 @@ from torch import Tensor
 from ajpq.compressed import State, compressed_view, fit_scales, weight_bits
 from ajpq.finetune.training import Goal
 from ajpq.graph.channels import inner_layers
-from ajpq.graph.structure import Graph, layers
+from ajpq.graph.structure import Graph, Layer, layers
 from ajpq.policy import uniform_policy
 from ajpq.quantizers.uniform import UniformQuantizer
 
@@ -21,6 +21,7 @@ WIDTHS = (8, 4, 3, 2)
 GRANULARITIES: tuple[Granularity, ...] = ("channel", "tensor")
 SPARSITIES = (0.3, 0.5, 0.7, 0.9)
 FULL = "full precision"
+BY_L1 = "-l1"
 
 View = Callable[[State], State]
 
@@ -32,9 +33,12 @@ def views(graph: Graph) -> dict[str, View]:
         for granularity in GRANULARITIES:
             goal = goal_of(graph, bits, granularity)
             found[f"{bits}-{granularity}"] = functools.partial(quantized, graph, goal=goal)
-    for structure, prune in (("weights", without_weights), ("channels", without_channels)):
-        for share in SPARSITIES:
-            found[f"{structure}-{share}"] = functools.partial(prune, graph, share=share)
+    for share in SPARSITIES:
+        found[f"weights-{share}"] = functools.partial(without_weights, graph, share=share)
+        found[f"channels-{share}"] = functools.partial(without_channels, graph, share=share)
+        found[f"channels-{share}{BY_L1}"] = functools.partial(
+            without_channels, graph, share=share, strength=l1_strength
+        )
     return found
 
 
@@ -63,21 +67,33 @@ def without_weights(graph: Graph, state: State, share: float) -> dict[str, Tenso
     return pruned
 
 
-def without_channels(graph: Graph, state: State, share: float) -> dict[str, Tensor]:
+def factor_strength(state: State, layer: Layer) -> Tensor:
+    """A channel is as strong as its BatchNorm factor (Liu et al., arXiv 1708.06519)."""
+    assert layer.batchnorm is not None
+    return state[layer.batchnorm.parameters["weight"]].abs()
+
+
+def l1_strength(state: State, layer: Layer) -> Tensor:
+    """A channel is as strong as its L1 norm, by rank in its layer (Li et al., 1608.08710)."""
+    norms = state[layer.node.parameters["weight"]].abs().flatten(1).sum(1)
+    return norms.argsort(stable=True).argsort(stable=True).float() / len(norms)
+
+
+def without_channels(
+    graph: Graph,
+    state: State,
+    share: float,
+    strength: Callable[[State, Layer], Tensor] = factor_strength,
+) -> dict[str, Tensor]:
     """``state`` without the weakest of all channels inside residual blocks.
 
     Those of the streams between blocks stay, as in Li et al., arXiv 1608.08710: they cannot go
-    without touching every block. A channel is as strong as its BatchNorm factor (Liu et al.,
-    arXiv 1708.06519).
+    without touching every block.
     """
     bits = {layer.name: torch.full((layer.channels,), 32) for layer in layers(graph)}
-    strength = {
-        layer.name: state[layer.batchnorm.parameters["weight"]].abs()
-        for layer in inner_layers(graph)
-        if layer.batchnorm is not None
-    }
-    every = torch.cat(list(strength.values()))
+    found = {layer.name: strength(state, layer) for layer in inner_layers(graph)}
+    every = torch.cat(list(found.values()))
     threshold = every.kthvalue(max(1, round(share * len(every)))).values
-    for name, own in strength.items():
+    for name, own in found.items():
         bits[name][own <= threshold] = 0
     return quantized(graph, state, Goal(bits, UniformQuantizer(), {}))

@@ -97,3 +97,22 @@ def test_the_cheapest_of_the_faithful_proxies_is_chosen():
     assert chosen["proxy"].endswith(" 4 PSG steps")
     assert chosen["spearman"] == pytest.approx(1)
     assert all(found["spearman"] < 0.9 for found in rows if " 0 PSG" in found["proxy"])
+
+
+def test_each_network_is_pruned_by_the_criterion_that_suits_it(monkeypatch):
+    answers = {"a/c": 80.0, "a/c-l1": 70.0, "b/c": 60.0, "b/c-l1": 61.0}
+    monkeypatch.setattr(psg, "on_validation", lambda problem, networks: dict(answers))
+    networks = {name: name for name in [*answers, "a/8"]}
+    chosen = psg.by_the_better_criterion(None, networks)
+    assert chosen == {"a/8": "a/8", "a/c": "a/c", "b/c": "b/c-l1"}
+
+
+def test_by_l1_every_layer_loses_the_same_share(net):
+    graph, state = net
+    pruned = psg_views.without_channels(graph, state, 0.5, psg_views.l1_strength)
+    for layer in inner_layers(graph):
+        name = layer.node.parameters["weight"]
+        norms = state[name].abs().flatten(1).sum(1)
+        gone = (pruned[name].flatten(1) == 0).all(1)
+        assert int(gone.sum()) == layer.channels // 2
+        assert norms[gone].max() <= norms[~gone].min()
