@@ -9,7 +9,7 @@ from torch import Tensor
 from ajpq.config import SearchConfig
 from ajpq.evaluate import Metrics
 from ajpq.fidelity import Rival
-from ajpq.judge import judge_against
+from ajpq.judge import judge_against, shared_by_candidates
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem
 from ajpq.runs.candidates import CandidateLog
@@ -28,11 +28,12 @@ def contest(
         met: does a candidate keep all bounds on costs?
     """
     right: dict[str, Tensor] = {}
-    sample = problem.search_sample
+    sample, recipe = problem.search_sample, config.candidate
+    shared = shared_by_candidates(problem, recipe)
 
     def known(policy: CompressionPolicy) -> Tensor:
         if policy.hash not in right:  # judged before an interruption
-            right[policy.hash] = judge_against(problem, config.candidate, policy)[1]
+            right[policy.hash] = judge_against(problem, recipe, policy, None, shared)[1]
         return right[policy.hash]
 
     def rival() -> Rival | None:
@@ -45,7 +46,7 @@ def contest(
         return None if last is None else Rival(known(last))
 
     def judged(policy: CompressionPolicy) -> Metrics:
-        metrics, answers = judge_against(problem, config.candidate, policy, rival())
+        metrics, answers = judge_against(problem, recipe, policy, rival(), shared)
         if len(answers) == len(sample.labels):
             right[policy.hash] = answers
         return metrics

@@ -42,7 +42,8 @@ class Metrics(Costs):
     Attributes:
         top1_val: percent of validation images classified right.
         kl: mean KL divergence from the uncompressed network's predictions, nats per image.
-        images: how many of them a candidate was shown before it was given up, or all.
+        images: how many of them a candidate was shown before it was given up, or all; None where
+            nothing is ever given up.
     """
 
     top1_val: float

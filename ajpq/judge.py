@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from ajpq.compressed import CompressedWeights
 from ajpq.evaluate import Images, Metrics, costs_in_loop, measured
 from ajpq.fidelity import Rival, logits_until_lost, lost_points
-from ajpq.finetune.recipe import Calibration, Recipe
+from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import DivergedError
 from ajpq.policy import CompressionPolicy
 from ajpq.prefixes import Prefixes
@@ -37,10 +36,39 @@ def judge(problem: Problem, recipe: Recipe, policy: CompressionPolicy) -> Metric
     return judge_against(problem, recipe, policy)[0]
 
 
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What the candidates of one search share: images to calibrate with, and answers to images."""
+
+    images: tuple[Tensor, ...]
+    prefixes: Prefixes
+
+
+def shared_by_candidates(
+    problem: Problem, recipe: Recipe, most_bytes: int = _MOST_BYTES
+) -> Shared | None:
+    """None if candidates are trained: they begin alike no more.
+
+    Args:
+        most_bytes: of answers that are remembered.
+    """
+    if recipe.stages:
+        return None
+    return Shared(tuple(calibration_images(problem, recipe.calibration)), Prefixes(most_bytes))
+
+
 def judge_against(
-    problem: Problem, recipe: Recipe, policy: CompressionPolicy, rival: Rival | None = None
+    problem: Problem,
+    recipe: Recipe,
+    policy: CompressionPolicy,
+    rival: Rival | None = None,
+    shared: Shared | None = None,
 ) -> tuple[Metrics, Tensor]:
     """:func:`judge`, given up as soon as it is clear that the candidate falls short of ``rival``.
+
+    Args:
+        shared: what :func:`shared_by_candidates` of the same problem and recipe made; it saves
+            time and changes nothing.
 
     Returns:
         Metrics, and ``[n]`` bool: which of the first n images are classified right. With fewer
@@ -48,17 +76,18 @@ def judge_against(
     """
     sample = problem.search_sample
     try:
-        weights = _weights(problem, recipe, policy)
+        weights = _weights(problem, recipe, policy, shared)
     except DivergedError:
         # One unlucky candidate must not end the search: it is the worst, at its true cost.
         network = network_of(problem, policy, direct_weights(problem))
         costs = costs_in_loop(network, problem.pricing)
         nothing = torch.zeros(len(sample.labels), dtype=torch.bool)
-        return Metrics(**costs.model_dump(), top1_val=0.0, kl=_WORST_KL), nothing
+        found = Metrics(**costs.model_dump(), top1_val=0.0, kl=_WORST_KL, images=len(nothing))
+        return found, nothing
     network = network_of(problem, policy, weights)
     with ThreadPoolExecutor(1) as beside:  # a compiler or simulator in a process of its own
         pricing = beside.submit(costs_in_loop, network, problem.pricing)
-        run = prepare_ranking(network, prefixes=_known(problem, recipe.calibration).prefixes)
+        run = prepare_ranking(network, prefixes=None if shared is None else shared.prefixes)
         logits = logits_until_lost(run, sample, rival)
         costs = pricing.result()
     seen = _first(sample, len(logits))
@@ -76,22 +105,10 @@ def _first(sample: Images, count: int) -> Images:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Known:
-    """What candidates of one problem share: the images to calibrate with, and answers to them."""
-
-    images: tuple[Tensor, ...]
-    prefixes: Prefixes
-
-
-@functools.lru_cache(maxsize=1)
-def _known(problem: Problem, settings: Calibration) -> _Known:
-    return _Known(tuple(calibration_images(problem, settings)), Prefixes(_MOST_BYTES))
-
-
-def _weights(problem: Problem, recipe: Recipe, policy: CompressionPolicy) -> CompressedWeights:
-    if recipe.stages:
+def _weights(
+    problem: Problem, recipe: Recipe, policy: CompressionPolicy, shared: Shared | None
+) -> CompressedWeights:
+    if shared is None:
         return fine_tune(problem, policy, recipe)
     settings = recipe.calibration
-    known = _known(problem, settings)
-    return calibrated(problem, policy, settings, problem.state, known.images, known.prefixes)
+    return calibrated(problem, policy, settings, problem.state, shared.images, shared.prefixes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,12 +69,16 @@ def _place(key: bytes, images: Tensor) -> tuple[bytes, int, int]:
     return key, images.data_ptr(), len(images)
 
 
-def prefix_keys(network: Network) -> list[bytes]:
-    """For every operator a hash of all that its output depends on but the images."""
+def prefix_keys(network: Network, more: Mapping[str, bytes]) -> list[bytes]:
+    """For every operator a hash of all that its output depends on but the images.
+
+    Args:
+        more: operator name -> what the network does not say of it.
+    """
     digest = hashlib.sha256(repr(network.edges[network.input]).encode())
     keys = []
     for op in network.operators:
-        digest.update(_description(network, op))
+        digest.update(_description(network, op) + more.get(op.name, b""))
         if op.weights is not None:
             for part in (op.weights.codes, op.weights.scales, op.weights.bias, op.weights.bits):
                 digest.update(part.tobytes())

@@ -206,10 +206,12 @@ def calibrated(
     the divergence from the uncompressed network.
     """
     graph, latent = problem.graph, {name: state[name] for name in problem.state}
-    scales = learned_steps(graph, state)
-    if not scales and not _untrained(problem, policy, latent):
-        bits, quantizer = weight_bits(graph, policy), make_quantizer(policy.quantizer)
-        scales = fit_scales(graph, latent, bits, quantizer)
+    bits = weight_bits(graph, policy)
+    if _untrained(problem, policy, latent):
+        scales = _known_scales(problem, bits)
+    else:
+        quantizer = make_quantizer(policy.quantizer)
+        scales = learned_steps(graph, state) or fit_scales(graph, latent, bits, quantizer)
     buffers, ranges = recalibrate(
         graph,
         latent,
@@ -238,11 +240,22 @@ def _untrained(problem: Problem, policy: CompressionPolicy, latent: State) -> bo
     return same and policy.quantizer == problem.quantizer
 
 
+def _known_scales(problem: Problem, bits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """:func:`ajpq.compressed.fit_scales` of the uncompressed weights, from the table."""
+    found = {}
+    for layer in layers(problem.graph):
+        own, weight = bits[layer.name], problem.state[layer.node.parameters["weight"]]
+        coded = (own > 0) & (own <= 8)
+        scales = problem.codes(weight, torch.where(coded, own, 8))[1]
+        found[layer.name] = torch.where(coded, scales, torch.ones(()))
+    return found
+
+
 def _quantize(
     problem: Problem, policy: CompressionPolicy, latent: State, scales: Mapping[str, Tensor]
 ) -> Quantize:
     """The policy's quantizer, on grids that are known already where there are ``scales``."""
-    if not scales and _untrained(problem, policy, latent):
+    if _untrained(problem, policy, latent):
         return problem.codes
     grids = (
         (latent[layer.node.parameters["weight"]], scales[layer.name])

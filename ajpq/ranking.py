@@ -14,7 +14,8 @@ from torch import Tensor
 from ajpq.kernels import Kernels, fastest
 from ajpq.kernels.floats import CLAMPS, finish, step_size
 from ajpq.prefixes import Prefixes
-from ajpq.reference import Step, activated, run_steps, step_of
+from ajpq.reference import activated, step_of
+from ajpq.walk import Step, run_steps
 from hw_models.network import Edge, Network, Operator
 
 

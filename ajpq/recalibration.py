@@ -25,13 +25,14 @@ from ajpq.kernels import Kernels, fastest
 from ajpq.policy import CompressionPolicy
 from ajpq.prefixes import Prefixes
 from ajpq.ranking import loaded, real_edge
-from ajpq.reference import Step, applied, step_between, walk
+from ajpq.reference import applied, step_between
+from ajpq.walk import Step, walk
 from hw_models.network import Network, Operator
 
 _STATISTICS = ("running_mean", "running_var")
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def recalibrate(
     graph: Graph,
     tensors: State,
@@ -58,21 +59,23 @@ def recalibrate(
             the larger of the following two.
         batchnorm_batches: so many give the statistics, which are left as they are if 0.
         range_batches: so many give the ranges.
-        prefixes: what networks with the same ``tensors`` that begin alike have answered.
+        prefixes: what networks that begin alike have answered, with the same numbers of batches.
     """
     kernels = kernels or fastest()
     network = apply_policy(graph, {**tensors, **_identity(graph)}, policy, ranges, quantize)
     kept = kept_by_policy(graph, policy)
     notes: dict[str, Any] = {}  # statistics by state-dict name, magnitudes by edge; of one batch
     owners = {fusion.node.name: fusion.batchnorm or fusion.node for fusion in graph.fusions}
-    steps = []
+    steps, more, biases = [], {}, _biases_in_front(graph)
     for op in network.operators:
         owner, normalise = owners[op.name], None
         if owner.kind == "batchnorm":
-            own = _own_tensors(owner, op, tensors, kept[owner.output])
+            before = biases.get(owner.parameters["running_mean"], (None, 0))[0]
+            own = _own_tensors(owner, op, tensors, kept[owner.output], before)
             normalise = _normalisation(owner, own, notes, frozen=batchnorm_batches == 0)
+            more[op.name] = b"".join(own[role].numpy().tobytes() for role in sorted(own))
         steps.append((op, _step(kernels, network, op, normalise, notes)))
-    run = walk(network, steps, kernels.store, prefixes, notes)
+    run = walk(network, steps, kernels.store, prefixes, notes, more)
     seen = []
     for images in batches:
         notes.clear()
@@ -86,8 +89,14 @@ def recalibrate(
 
 
 def _identity(graph: Graph) -> dict[str, Tensor]:
-    """Parameters and statistics with which every BatchNorm does nothing."""
+    """Parameters and statistics with which every BatchNorm does nothing.
+
+    A layer's own bias in front of it is left out, because codes would round it; the mean that is
+    measured goes without it too.
+    """
     found = {}
+    for name, channels in _biases_in_front(graph).values():
+        found[name] = torch.zeros(channels)
     for node in graph.nodes:
         if node.kind == "batchnorm":
             values = {
@@ -102,14 +111,34 @@ def _identity(graph: Graph) -> dict[str, Tensor]:
     return found
 
 
-def _own_tensors(node: Node, op: Operator, tensors: State, kept: np.ndarray) -> dict[str, Tensor]:
-    """Role -> ``[C']`` values of the channels that stay; rows of 0 bits stay zero."""
+def _biases_in_front(graph: Graph) -> dict[str, tuple[str, int]]:
+    """Name of a running mean -> name and length of the bias that its layer adds before."""
+    return {
+        fusion.batchnorm.parameters["running_mean"]: (
+            fusion.node.parameters["bias"],
+            graph.shapes[fusion.node.output][0],
+        )
+        for fusion in graph.fusions
+        if fusion.batchnorm is not None and "bias" in fusion.node.parameters
+    }
+
+
+def _own_tensors(
+    node: Node, op: Operator, tensors: State, kept: np.ndarray, before: str | None
+) -> dict[str, Tensor]:
+    """Role -> ``[C']`` values of the channels that stay; rows of 0 bits stay zero.
+
+    Args:
+        before: name of the bias that the layer in front adds.
+    """
     assert op.weights is not None
     rows = torch.from_numpy(np.flatnonzero(kept))
     own = {role: tensors[name].detach()[rows] for role, name in node.parameters.items()}
     live = torch.from_numpy((op.weights.bits != 0).astype(np.float32))
     own["weight"] = own.get("weight", torch.ones(())) * live
     own["bias"] = own.get("bias", torch.zeros(())) * live
+    if before is not None:
+        own["before"] = tensors[before].detach()[rows]
     return own
 
 
@@ -119,6 +148,7 @@ def _normalisation(
     eps, weight, bias = node.attributes["eps"], own["weight"], own["bias"]
     if frozen:
         mean, variance = (own[role] for role in _STATISTICS)
+        mean = mean - own.get("before", 0.0)
         return lambda x: F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
 
     def normalise(x: Tensor) -> Tensor:
@@ -177,13 +207,15 @@ def _buffers(
     kept: Mapping[str, np.ndarray],
     seen: Sequence[Mapping[str, Any]],
 ) -> dict[str, Tensor]:
-    buffers = batchnorm_buffers(graph, tensors)
+    buffers, biases = batchnorm_buffers(graph, tensors), _biases_in_front(graph)
     for node in graph.nodes:
         for role in _STATISTICS:
             name = node.parameters.get(role, "")
             if seen and name in seen[0]:
                 rows = torch.from_numpy(np.flatnonzero(kept[node.output]))
                 buffers[name][rows] = sum(notes[name] for notes in seen) / len(seen)
+                if name in biases:
+                    buffers[name][rows] += tensors[biases[name][0]].detach()[rows]
     return buffers
 
 

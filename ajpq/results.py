@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from ajpq.compressed import State
 from ajpq.data import test_batches
 from ajpq.evaluate import Costs, exact_costs, layer_latencies, top1
 from ajpq.finalists import Finalist, validation_images
-from ajpq.graph.execute import execute, frozen_batchnorm
+from ajpq.graph.execute import channels_last, execute, frozen_batchnorm
 from ajpq.graph.structure import Graph
 from ajpq.problem import Problem, direct_weights, network_of
 from ajpq.reference import prepare
@@ -107,7 +106,12 @@ def reference_top1_test(problem: Problem, network: Network) -> float:
 
 def float_network(graph: Graph, state: State) -> Callable[[Tensor], Tensor]:
     """Images to logits at full precision."""
-    return functools.partial(execute, graph, state, batchnorm=frozen_batchnorm)
+    laid_out = {name: channels_last(value) for name, value in state.items()}
+
+    def run(images: Tensor) -> Tensor:
+        return execute(graph, laid_out, channels_last(images), batchnorm=frozen_batchnorm)
+
+    return run
 
 
 @torch.no_grad()

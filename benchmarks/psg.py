@@ -40,7 +40,7 @@ from ajpq.results import float_network, record_test, top1_test
 from benchmarks.base_networks import zoo_problem
 from benchmarks.harness import at_least, at_most, command_line, write_result
 from benchmarks.psg_figure import psg_figure
-from benchmarks.psg_trainings import Lab, Training, spent_seconds, trained
+from benchmarks.psg_trainings import Lab, Training, score_file, spent_seconds, trained
 from benchmarks.psg_views import BY_L1, FULL, GRANULARITIES, SPARSITIES, WIDTHS, views
 
 NAME = "psg"
@@ -160,9 +160,12 @@ def score(lab: Lab, method: str, value: float, stage: Stage) -> float:
     """Mean validation accuracy of a short training over the settings that it is meant for."""
     aim = method.rpartition("-")[2]
     bits = int(aim) if aim.isdigit() else None
-    state = trained(lab, Training(f"sweep-{method}-{value:g}", stage, bits))
+    training = Training(f"sweep-{method}-{value:g}", stage, bits)
+    state, known = trained(lab, training), score_file(lab, training)
     if state is None:
         return -1.0
+    if known.exists():
+        return float(known.read_text())
     networks = {
         setting: float_network(lab.problem.graph, view(state))
         for setting, view in views(lab.problem.graph).items()
@@ -176,7 +179,8 @@ def score(lab: Lab, method: str, value: float, stage: Stage) -> float:
     answers = on_validation(lab.problem, networks)
     mean = sum(answers.values()) / len(answers)
     print(f"  {method} {value:g}: {mean:.2f} % on validation images", flush=True)
-    return mean
+    known.write_text(f"{mean:.2f}\n")
+    return round(mean, 2)
 
 
 @torch.no_grad()

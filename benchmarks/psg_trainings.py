@@ -63,6 +63,11 @@ def trained(lab: Lab, training: Training) -> dict[str, Tensor] | None:
     return load_tensors(done)[0] or None
 
 
+def score_file(lab: Lab, training: Training) -> Path:
+    """Where the validation accuracy of a finished training is kept."""
+    return lab.folder / f"{training.name}-{_fingerprint(lab, training)}.score"
+
+
 def spent_seconds(lab: Lab) -> float:
     """What all trainings in the folder took; of an interrupted one its last sitting."""
     return sum(float(load_tensors(f)[1]["seconds"]) for f in lab.folder.glob("*.safetensors"))

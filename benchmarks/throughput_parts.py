@@ -27,7 +27,7 @@ from ajpq.finetune.precision import bfloat16_in_hardware
 from ajpq.finetune.recipe import PSGSettings, Recipe, Stage
 from ajpq.finetune.training import Goal, StageInputs, run_stage
 from ajpq.grids import edge_grids
-from ajpq.judge import judge
+from ajpq.judge import judge_against, shared_by_candidates
 from ajpq.models import build_model
 from ajpq.policy import CompressionPolicy, LayerPolicy
 from ajpq.problem import Problem, direct_weights, network_of, training_batches
@@ -212,7 +212,8 @@ def growth(models: Sequence[str], turns: int, seed: int) -> list[dict[str, Any]]
     for model in models:
         problem = problem_of(model)
         policy = random_policy(problem, np.random.default_rng(seed))
-        works[model] = functools.partial(judge, problem, recipe, policy)
+        shared = shared_by_candidates(problem, recipe, most_bytes=0)  # the policy comes again
+        works[model] = functools.partial(judge_against, problem, recipe, policy, None, shared)
         amounts[model] = macs(network_of(problem, policy, direct_weights(problem))) / 1e9
     return [
         row("candidate per GMAC", model, seconds / amounts[model], "s")
@@ -225,8 +226,10 @@ def memory(count: int, seed: int) -> list[dict[str, Any]]:
     problem, rng = problem_of("resnet8"), np.random.default_rng(seed)
     problem = dataclasses.replace(problem, search_sample=cut(problem.search_sample, 50))
     recipe, peaks = load_recipe("direct"), []
+    shared = shared_by_candidates(problem, recipe)
     for _ in range(count):
-        judge(problem, recipe, random_policy(problem, rng, rng.uniform(0.3, 1.0)))
+        policy = random_policy(problem, rng, rng.uniform(0.3, 1.0))
+        judge_against(problem, recipe, policy, None, shared)
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     grown = 100 * (peaks[-1] / peaks[count // 10] - 1)
     return [row("memory growth", "resnet8", grown, f"% over {count} candidates")]

@@ -48,7 +48,7 @@ def test_bars_compare_figures_of_one_run(slower):
         ("straightforward candidate", "resnet20"): 12.0,
         ("candidate on all validation images", "resnet20"): 3.0 * slower,
         ("candidate as searched", "resnet20"): 1.0 * slower,
-        ("candidates given up that should not have been", "resnet20"): 1.5 * slower,
+        ("finalists given up", "resnet20"): 1.5 * slower,
         ("training step", "resnet20"): 250.0 / slower,
         ("training step, eager", "resnet20"): 100.0,
         ("PSG step", "resnet20"): 240.0 / slower**2,

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from ajpq.apply import apply_policy, kept_by_policy
 from ajpq.calibration import activation_ranges, recalibrate_batchnorm
 from ajpq.compressed import compressed_view, fit_scales, quantize_edges, weight_bits
+from ajpq.graph.trace import trace
 from ajpq.grids import edge_grids
+from ajpq.policy import uniform_policy
 from ajpq.quantizers.uniform import UniformQuantizer
 from ajpq.recalibration import recalibrate
 from tests.modules import NETWORKS, images, random_policy, ranges, traced
@@ -98,3 +101,41 @@ def test_what_is_not_in_the_network_keeps_what_it_had():
     assert torch.equal(buffers[name][gone], tensors[name][gone])
     assert not torch.equal(buffers[name][~gone], tensors[name][~gone])
     assert own.keys() == found.keys()
+
+
+def test_a_bias_in_front_of_batchnorm_moves_the_mean_and_nothing_else():
+    """However coarse the codes are that would have to hold it."""
+    found = []
+    for bias in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(3, 4, 3, bias=bias),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(400, 5),
+        )
+        torch.manual_seed(1)
+        with torch.no_grad():
+            net[0].weight.normal_()
+            net[4].weight.normal_()
+            if bias:
+                net[0].bias.copy_(torch.tensor([0.3, -0.07, 1.1, 0.013]))
+        graph, tensors = trace(net, (3, 12, 12)), net.state_dict()
+        policy = uniform_policy({"0": 4, "4": 5}, 2, 2)
+        own = ranges(graph, tensors, images(16))
+        for count in (2, 0):
+            buffers, measured = recalibrate(
+                graph,
+                tensors,
+                policy,
+                own,
+                QUANTIZER.quantize,
+                [images(16), images(16, 1)],
+                batchnorm_batches=count,
+                range_batches=2,
+            )
+            largest = sorted(value.maximum for value in measured.values())
+            found.append((buffers["1.running_mean"], largest))
+    assert torch.allclose(found[2][0] - found[0][0], torch.tensor([0.3, -0.07, 1.1, 0.013]))
+    assert found[2][1] == pytest.approx(found[0][1])

@@ -249,7 +249,9 @@ def _loss_function(
     graph, goal, teacher = inputs.graph, inputs.goal, inputs.teacher
     if stage.mode == "straight_through" and goal is None:
         raise ValueError("a straight_through stage needs a goal")
-    depthwise = any(layer.node.attributes.get("groups", 1) > 1 for layer in layers(graph))
+    depthwise = any(
+        layer.node.attributes.get("groups", 1) == layer.channels > 1 for layer in layers(graph)
+    )
     run = compiled_where_it_pays(execute, images, depthwise=depthwise)
 
     def logits_of(state: State, scales: Mapping[str, Tensor], images: Tensor) -> Tensor:

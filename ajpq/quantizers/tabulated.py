@@ -20,8 +20,9 @@ def tabulated(
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """``quantizer.quantize`` for exactly these tensors (recognised by their memory).
 
-    Equal to asking the quantizer because a row's scale depends on nothing but the tensor and the
-    row's own width. The returned function takes widths from 2 to 8 only.
+    Equal to asking the quantizer, but for the order of sums over a whole tensor, because a row's
+    scale depends on nothing but the tensor and the row's own width. The returned function takes
+    widths from 2 to 8 only.
     """
     tables = {}
     for weight in weights:

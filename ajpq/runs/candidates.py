@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from typing import Any
 
@@ -66,18 +65,19 @@ class CandidateLog:
 
         None if not so many keep the budget.
         """
-        good = {e["hash"]: e for e in self.entries if met(self._seen[e["hash"]])}
-        if len(good) < place:
+        order = self._order(met)
+        if len(order) < place or not met(self._seen[order[place - 1]["hash"]]):
             return None
-        last = heapq.nlargest(place, good.values(), key=lambda entry: entry["reward"])[-1]
-        return CompressionPolicy.model_validate(last["policy"])
+        return CompressionPolicy.model_validate(order[place - 1]["policy"])
 
     def ranked(self, met: Callable[[Metrics], bool]) -> list[CompressionPolicy]:
         """Different policies, those within the budget first, then by reward."""
+        return [CompressionPolicy.model_validate(entry["policy"]) for entry in self._order(met)]
+
+    def _order(self, met: Callable[[Metrics], bool]) -> list[dict[str, Any]]:
         unique = {entry["hash"]: entry for entry in reversed(self.entries)}
-        order = sorted(
+        return sorted(
             unique.values(),
-            key=lambda entry: (met(Metrics.model_validate(entry["metrics"])), entry["reward"]),
+            key=lambda entry: (met(self._seen[entry["hash"]]), entry["reward"]),
             reverse=True,
         )
-        return [CompressionPolicy.model_validate(entry["policy"]) for entry in order]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import platform
 import shlex
 import sys
@@ -142,20 +143,28 @@ def load_weights(path: Path) -> CompressedWeights:
 
 
 def save_pareto(path: Path, candidates: list[dict[str, Any]]) -> None:
-    """One row per candidate of the journal; ``on_front`` marks the best trade-offs."""
+    """One row per candidate of the journal; ``on_front`` marks the best trade-offs.
+
+    A candidate that was given up after part of the ``images`` has an estimated accuracy and is on
+    no front.
+    """
     rows = [
         {
             "hash": entry["hash"],
             **{k: entry["metrics"][k] for k in ("top1_val", "kl", "latency_s")},
             **{k: entry["metrics"][k] for k in ("packed_bytes", "flash_bytes", "macs")},
-            **{k: entry["metrics"].get(k) for k in ("peak_activation_bytes", "energy_j")},
+            **{k: entry["metrics"].get(k) for k in ("peak_activation_bytes", "energy_j", "images")},
             **{f"bops_{k}": v for k, v in entry["metrics"]["bops"].items()},
             "reward": entry["reward"],
         }
         for entry in candidates
     ]
     table = pd.DataFrame(rows)
-    table["on_front"] = on_front(table).astype(int) if rows else []
+    table["on_front"] = 0
+    if rows:
+        seen = pd.to_numeric(table["images"]).fillna(math.inf)
+        whole = table[seen == seen.max()]
+        table.loc[whole.index, "on_front"] = on_front(whole).astype(int)
     write_atomically(path, table.to_csv(index=False).encode())
 
 
