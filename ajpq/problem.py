@@ -90,7 +90,11 @@ class Problem:
 
 
 def training_batches(
-    problem_data: ajpq_data.Dataset, indices: np.ndarray, batch_size: int, seed: int
+    problem_data: ajpq_data.Dataset,
+    indices: np.ndarray,
+    batch_size: int,
+    seed: int,
+    cutout: int = 0,
 ) -> Batches:
     """Epoch number -> augmented, shuffled full batches; a pure function of seed and epoch.
 
@@ -99,7 +103,9 @@ def training_batches(
     size = min(batch_size, len(indices))
 
     def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return ajpq_data.training_batches(problem_data, indices, size, seed=seed, epoch=epoch)
+        return ajpq_data.training_batches(
+            problem_data, indices, size, seed=seed, epoch=epoch, cutout=cutout
+        )
 
     return epoch_batches
 
@@ -164,7 +170,7 @@ def _run_stage(
     seed = problem.seed + 7919 * (number + 1)
     inputs = StageInputs(
         graph=problem.graph,
-        batches=training_batches(problem.dataset, train, stage.batch_size, seed),
+        batches=training_batches(problem.dataset, train, stage.batch_size, seed, stage.cutout),
         steps_per_epoch=stage.steps_per_epoch(len(train)),
         goal=goal,
         teacher=problem.state,

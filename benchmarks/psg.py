@@ -7,10 +7,10 @@ the last layer have 8, as in its code. PSG has one training per grid and one per
 sparsity: single weights, and whole channels inside the residual blocks. Channels are ranked by
 BatchNorm factor or by L1 norm, each network by what is better for it on validation images.
 
-Each method has one setting to choose, from three values, on validation images after half an epoch:
-PSG its strength ``lambda_s`` for each aim, plain SGD and straight-through (at 3 bits) their
-learning rate. BatchNorm statistics are estimated anew after every training, in the mode that was
-trained. Then test images are looked at once.
+Each method has one setting to choose, from three or four values, on validation images after half
+an epoch: PSG its strength ``lambda_s`` for each aim, plain SGD and straight-through (at 3 bits)
+their learning rate. BatchNorm statistics are estimated anew after every training, in the mode that
+was trained. Then test images are looked at once.
 
     make bench NAME=psg
     python -m benchmarks.psg --data imagefolder:DIR
@@ -47,10 +47,10 @@ NAME = "psg"
 FORMS = {"weights": "sparse", "channels": "sparse_channels"}
 LAMBDAS: dict[str, tuple[float, ...]] = {
     "8": (150, 500, 1500),
-    "4": (50, 150, 500),
+    "4": (50, 150, 300, 500),
     "3": (150, 500, 1500),
     "2": (50, 150, 500),
-    "weights": (5, 15, 50),
+    "weights": (15, 50, 150, 500),
     "channels": (300, 1000, 3000),
 }
 LEARNING_RATES = (0.003, 0.01, 0.03)

@@ -1,4 +1,4 @@
-"""Random crops and flips of a whole batch at once."""
+"""Random crops, flips and holes of a whole batch at once."""
 
 from __future__ import annotations
 
@@ -23,6 +23,31 @@ def augment(images: np.ndarray, augmentation: Augmentation, rng: np.random.Gener
     """
     cropped = _random_crop(images, augmentation.padding, rng)
     return _random_flip(cropped, rng) if augmentation.flip else cropped
+
+
+def cut_out(images: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """Blacken one square of every image, at a random place and partly outside it at the border.
+
+    Cutout, DeVries and Taylor, arXiv 1708.04552; black as the padding of the crops is.
+
+    Args:
+        images: ``[B, C, H, W]`` uint8; not changed.
+        side: of the square in pixels; 0 returns the images as they are.
+        rng: source of all randomness.
+
+    Returns:
+        ``[B, C, H, W]`` uint8.
+    """
+    if side == 0:
+        return images
+    count, _, height, width = images.shape
+    top = rng.integers(0, height, count)[:, None] - side // 2
+    left = rng.integers(0, width, count)[:, None] - side // 2
+    rows, columns = np.arange(height), np.arange(width)
+    in_rows = (rows >= top) & (rows < top + side)
+    in_columns = (columns >= left) & (columns < left + side)
+    hole = in_rows[:, None, :, None] & in_columns[:, None, None, :]
+    return np.where(hole, np.uint8(0), images)
 
 
 def _random_crop(images: np.ndarray, padding: int, rng: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ajpq.data.augment import augment
+from ajpq.data.augment import augment, cut_out
 from ajpq.data.dataset import Dataset
 from hw_models.errors import AjpqError
 
@@ -93,9 +93,17 @@ test_batches.__test__ = False  # type: ignore[attr-defined]  # pytest takes the 
 
 
 def training_batches(
-    dataset: Dataset, indices: np.ndarray, batch_size: int, *, seed: int, epoch: int
+    dataset: Dataset,
+    indices: np.ndarray,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    cutout: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch in random order, augmented, full batches only.
+
+    ``cutout`` is the side of the square that every image loses (:func:`cut_out`).
 
     Batch ``b`` depends on the arguments and ``b`` alone, so an epoch can be repeated or entered
     in the middle (``itertools.islice``) without replaying what came before it.
@@ -114,4 +122,4 @@ def training_batches(
         rng = np.random.default_rng((_AUGMENTATION_STREAM, seed, epoch, batch))
         images = augment(dataset.train_images[chosen], dataset.augmentation, rng)
         labels = torch.from_numpy(np.array(dataset.train_labels[chosen]))
-        yield normalize(images, dataset), labels
+        yield normalize(cut_out(images, cutout, rng), dataset), labels

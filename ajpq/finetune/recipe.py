@@ -44,6 +44,7 @@ class Stage(_Frozen):
             from. Narrower ones are rounded all the same.
         grids: ``fitted`` to the weights at the start of every epoch, or ``learned`` along with
             them (``straight_through`` only).
+        cutout: side in pixels of the square that every training image loses.
         learning_rate: at the start, after ``warmup_steps`` linear steps; falls to zero along a
             cosine, or by ``milestones``.
         milestones: epochs of the stage after which the learning rate is divided by ten; with none
@@ -56,6 +57,7 @@ class Stage(_Frozen):
     activations: Literal["quantized", "real"] = "quantized"
     grids: Literal["fitted", "learned"] = "fitted"
     batch_size: int = Field(default=128, ge=1)
+    cutout: int = Field(default=0, ge=0)
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = Field(default=0.01, gt=0)
     warmup_steps: int = Field(default=0, ge=0)

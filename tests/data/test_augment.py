@@ -57,3 +57,23 @@ def test_a_memory_map_is_not_written_to(tmp_path):
     images = np.load(tmp_path / "a.npy", mmap_mode="r")
     out = augment(images, Augmentation(0, True), np.random.default_rng(0))
     assert (out == 9).all()
+
+
+def test_a_square_of_the_given_side_is_cut_out_of_every_image_and_nothing_else():
+    images = np.full((200, 3, 16, 20), 7, dtype=np.uint8)
+    cut = cut_out(images, 6, np.random.default_rng(0))
+    assert (images == 7).all()
+    holes = cut == 0
+    assert set(np.unique(cut)) == {0, 7}
+    assert (holes == holes[:, :1]).all()
+    rows, columns = holes[:, 0].any(2).sum(1), holes[:, 0].any(1).sum(1)
+    assert (holes[:, 0].sum((1, 2)) == rows * columns).all()
+    assert rows.max() == columns.max() == 6
+    assert rows.min() >= 3 and columns.min() >= 3  # at the border half of it lies outside
+
+
+def test_no_square_leaves_images_and_randomness_alone():
+    images = np.arange(48, dtype=np.uint8).reshape(1, 3, 4, 4)
+    rng = np.random.default_rng(1)
+    assert (cut_out(images, 0, rng) == images).all()
+    assert rng.random() == np.random.default_rng(1).random()
