@@ -9,8 +9,10 @@ BatchNorm factor or by L1 norm, each network by what is better for it on validat
 
 Each method has one setting to choose, from three or four values, on validation images after half
 an epoch: PSG its strength ``lambda_s`` for each aim, plain SGD and straight-through (at 3 bits)
-their learning rate. BatchNorm statistics are estimated anew after every training, in the mode that
-was trained. Then test images are looked at once.
+their learning rate. Plain SGD and the sparse forms of PSG also choose whether weight decay is
+strong: what PSG holds still near zero, decay alone makes smaller. BatchNorm statistics are
+estimated anew after every training, in the mode that was trained. Then test images are looked at
+once.
 
     make bench NAME=psg
     python -m benchmarks.psg --data imagefolder:DIR
@@ -54,7 +56,12 @@ LAMBDAS: dict[str, tuple[float, ...]] = {
     "channels": (300, 1000, 3000),
 }
 LEARNING_RATES = (0.003, 0.01, 0.03)
+# The first for every method, the others where weights are to be pruned.
+DECAYS = (1e-4, 0.1)
 SWEEP_STEPS = 176
+
+Setting = tuple[float, float]
+"""What is chosen for a method: its strength or learning rate, and its weight decay."""
 
 
 def main(
@@ -107,7 +114,7 @@ def main(
 def _plain(**length: int) -> Stage:
     """SGD, which the other methods change in one respect each."""
     return Stage.model_validate(
-        {"mode": "float", "learning_rate": 0.01, "weight_decay": 1e-4, **length}
+        {"mode": "float", "learning_rate": 0.01, "weight_decay": DECAYS[0], **length}
     )
 
 
@@ -123,15 +130,22 @@ def with_rate(plain: Stage, mode: str, rate: float) -> Stage:
     return plain.model_copy(update={"mode": mode, "learning_rate": rate})
 
 
-def trainings(plain: Stage, chosen: Mapping[str, float]) -> list[Training]:
+def with_decay(stage: Stage, decay: float) -> Stage:
+    """``stage`` with another weight decay."""
+    return stage.model_copy(update={"weight_decay": decay})
+
+
+def trainings(plain: Stage, chosen: Mapping[str, Setting]) -> list[Training]:
     """Everything that is compared; ``chosen`` are the outcomes of :func:`choices`."""
-    found = [Training("sgd", with_rate(plain, "float", chosen["sgd"]))]
-    found += [
-        Training(f"psg-{aim}", with_strength(plain, aim, chosen[f"psg-{aim}"])) for aim in FORMS
-    ]
+    rate, decay = chosen["sgd"]
+    found = [Training("sgd", with_decay(with_rate(plain, "float", rate), decay))]
+    for aim in FORMS:
+        strength, decay = chosen[f"psg-{aim}"]
+        stage = with_decay(with_strength(plain, aim, strength), decay)
+        found.append(Training(f"psg-{aim}", stage))
     for bits in WIDTHS:
-        psg = with_strength(plain, str(bits), chosen[f"psg-{bits}"])
-        through = with_rate(plain, "straight_through", chosen["straight-through-3"])
+        psg = with_strength(plain, str(bits), chosen[f"psg-{bits}"][0])
+        through = with_rate(plain, "straight_through", chosen["straight-through-3"][0])
         for granularity in GRANULARITIES:
             key = f"{bits}-{granularity}"
             found.append(Training(f"psg-{key}", psg, bits, granularity))
@@ -139,19 +153,24 @@ def trainings(plain: Stage, chosen: Mapping[str, float]) -> list[Training]:
     return found
 
 
-def choices(lab: Lab, short: Stage) -> dict[str, float]:
+def choices(lab: Lab, short: Stage) -> dict[str, Setting]:
     """For each method and aim the setting that is best on validation images."""
-    candidates: dict[str, dict[float, Stage]] = {
+    stages: dict[str, dict[float, Stage]] = {
         "sgd": {rate: with_rate(short, "float", rate) for rate in LEARNING_RATES}
     }
     for aim, strengths in LAMBDAS.items():
-        candidates[f"psg-{aim}"] = {s: with_strength(short, aim, s) for s in strengths}
-    candidates["straight-through-3"] = {
+        stages[f"psg-{aim}"] = {s: with_strength(short, aim, s) for s in strengths}
+    stages["straight-through-3"] = {
         rate: with_rate(short, "straight_through", rate) for rate in LEARNING_RATES
     }
     best = {}
-    for method, stages in candidates.items():
-        scores = {value: score(lab, method, value, stage) for value, stage in stages.items()}
+    for method, by_value in stages.items():
+        prunes = method in ("sgd", *(f"psg-{aim}" for aim in FORMS))
+        scores = {
+            (value, decay): score(lab, method, value, with_decay(stage, decay))
+            for value, stage in by_value.items()
+            for decay in (DECAYS if prunes else DECAYS[:1])
+        }
         best[method] = max(scores, key=scores.__getitem__)
     return best
 
@@ -178,7 +197,8 @@ def score(lab: Lab, method: str, value: float, stage: Stage) -> float:
     }
     answers = on_validation(lab.problem, networks)
     mean = sum(answers.values()) / len(answers)
-    print(f"  {method} {value:g}: {mean:.2f} % on validation images", flush=True)
+    decay = stage.weight_decay
+    print(f"  {method} {value:g}, decay {decay:g}: {mean:.2f} % on validation images", flush=True)
     known.write_text(f"{mean:.2f}\n")
     return round(mean, 2)
 
@@ -235,21 +255,21 @@ def belongs(training: str, setting: str) -> bool:
     return setting == aim or setting.startswith(f"{aim}-0")
 
 
-def table(answers: Mapping[str, float], chosen: Mapping[str, float]) -> list[dict[str, Any]]:
+def table(answers: Mapping[str, float], chosen: Mapping[str, Setting]) -> list[dict[str, Any]]:
     """One row per setting, one column per method; ``... full`` is the same weights' own."""
     rows = []
     for bits in WIDTHS:
         for granularity in GRANULARITIES:
             key = f"{bits}-{granularity}"
             row = _row(answers, f"{bits} bit per {granularity}", key, f"psg-{key}")
-            row["lambda_s"] = chosen[f"psg-{bits}"]
+            row["lambda_s"] = chosen[f"psg-{bits}"][0]
             row["straight_through"] = answers.get(f"straight-through-{key}/{key}", math.nan)
             rows.append(row)
     for structure in FORMS:
         for share in SPARSITIES:
             label = f"{share:.0%} of the {structure} pruned"
             row = _row(answers, label, f"{structure}-{share}", f"psg-{structure}")
-            row["lambda_s"] = chosen[f"psg-{structure}"]
+            row["lambda_s"], row["weight_decay"] = chosen[f"psg-{structure}"]
             rows.append(row)
     return rows
 

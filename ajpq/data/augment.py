@@ -41,8 +41,8 @@ def cut_out(images: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarr
     if side == 0:
         return images
     count, _, height, width = images.shape
-    top = rng.integers(0, height, count)[:, None] - side // 2
-    left = rng.integers(0, width, count)[:, None] - side // 2
+    top = rng.integers(0, height, (count, 1)) - side // 2
+    left = rng.integers(0, width, (count, 1)) - side // 2
     rows, columns = np.arange(height), np.arange(width)
     in_rows = (rows >= top) & (rows < top + side)
     in_columns = (columns >= left) & (columns < left + side)
