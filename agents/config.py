@@ -1,8 +1,8 @@
-"""Agents as YAML: an algorithm of Stable-Baselines3 and its hyperparameters."""
+"""Searchers as YAML: an algorithm and its hyperparameters."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,16 +18,17 @@ class ExplorationNoise(BaseModel):
 
 
 class AgentConfig(BaseModel):
-    """How to build and train an agent.
+    """How to search.
 
     Attributes:
+        algorithm: a key of :data:`agents.searchers.SEARCHERS`.
         warmup_episodes: episodes of uniformly random actions (off-policy algorithms only).
         noise: exploration noise (TD3 and DDPG).
-        hyperparameters: passed to the algorithm's constructor as they are.
+        hyperparameters: passed to the algorithm as they are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    algorithm: Literal["td3", "sac", "ddpg", "ppo"]
+    algorithm: str
     warmup_episodes: int = Field(default=10, ge=0)
     noise: ExplorationNoise | None = None
     hyperparameters: dict[str, Any] = Field(default_factory=dict)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.config import load_agent_config
+from agents.searchers import searcher
 from ajpq.base import build_problem
 from ajpq.checkpoints import save_tensors
 from ajpq.config import CompressConfig, FinalRound, RunConfig, SearchConfig
@@ -76,6 +77,7 @@ def search(
     progress = progress or SilentProgress()
     _check_folder(run_dir, config, resume)
     agent_config = load_agent_config(config.agent)
+    searcher(agent_config.algorithm)  # an unknown one is told before anything is trained
     with progress.phase("loading network, data and target"):
         problem = build_problem(config, on_step=progress.base_step)
     measurements: list[dict[str, Any]] = []
@@ -92,7 +94,15 @@ def search(
         progress.result(result, task.budget)
         return result
     with progress.phase("searching"):
-        propose(config, agent_config, task, log, run_dir, progress)
+        propose(
+            config,
+            agent_config,
+            task,
+            log,
+            run_dir,
+            progress,
+            train_images=len(problem.split.train),
+        )
     save_pareto(run_dir / "pareto.csv", log.entries)
     with progress.phase("fine-tuning the best candidates"):
         winner = run_finals(
@@ -130,10 +140,12 @@ def _task(
     """The task, with a journal behind its judge; the run folder is created last, so that bad
     input leaves nothing behind."""
 
-    task = build_task(config, problem, functools.partial(judge, problem, config.candidate))
+    task = build_task(
+        config, problem, lambda policy, budget: judge(problem, config.candidate, policy)
+    )
     _begin(config, problem, run_dir)
     log = CandidateLog(Journal(run_dir / "journal.jsonl", started))
-    return dataclasses.replace(task, assess=contest(config, problem, log, task.budget.met)), log
+    return dataclasses.replace(task, judge=contest(config, problem, log)), log
 
 
 def compress(

@@ -182,6 +182,10 @@ class SearchConfig(ProblemConfig):
         budget_margin: share of the budget that projection leaves free, because fine-tuning
             changes the entropy of the codes a little.
         budget_mode: ``hard`` projects every proposal onto the budget, ``soft`` punishes excess.
+        budget_range: the search serves all budgets from the bounds up to so many times as much.
+        budgets: so many of them are asked for, equal factors apart.
+        images: stop after candidates and sensitivities have taken so many images: shown to a
+            network once, trained on three times.
         time_budget_s: stop proposing candidates after so many seconds of evaluation.
         fixed_bits: every kernel has this width or 0 (fixed-precision mode).
         kl_weight: the reward is top-1 (0..1) minus this times the KL divergence in nats.
@@ -194,7 +198,10 @@ class SearchConfig(ProblemConfig):
     max_drop: float | None = Field(default=None, ge=0)
     budget_mode: Literal["hard", "soft"] = "hard"
     budget_margin: float = Field(default=0.02, ge=0, lt=0.5)
+    budget_range: float = Field(default=1.0, ge=1, allow_inf_nan=False)
+    budgets: int = Field(default=3, ge=2)
     episodes: int = Field(default=60, ge=1)
+    images: int | None = Field(default=None, ge=1)
     time_budget_s: float | None = Field(default=None, gt=0)
     agent: str = "td3"
     fixed_bits: int | None = Field(default=None, ge=2, le=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from torch import Tensor
 
@@ -15,17 +16,21 @@ from ajpq.problem import Problem
 from ajpq.runs.candidates import CandidateLog
 
 
+class Bounds(Protocol):
+    """What is asked of a budget here."""
+
+    def met(self, costs: Metrics) -> bool:
+        """Does a candidate keep all bounds on costs?"""
+
+
 def contest(
-    config: SearchConfig, problem: Problem, log: CandidateLog, met: Callable[[Metrics], bool]
-) -> Callable[[CompressionPolicy], Metrics]:
+    config: SearchConfig, problem: Problem, log: CandidateLog
+) -> Callable[[CompressionPolicy, Bounds], Metrics]:
     """A judge that gives a candidate up when it clearly will not be fine-tuned.
 
     With a bound on the drop a candidate has to keep it against the uncompressed network; otherwise
-    to beat the last of those that are in the finals at present. Rewards of more than accuracy
-    cannot be told early, and so nothing is given up there.
-
-    Args:
-        met: does a candidate keep all bounds on costs?
+    to beat the last of those that would be in the finals of its budget at present. Rewards of more
+    than accuracy cannot be told early, and so nothing is given up there.
     """
     right: dict[str, Tensor] = {}
     sample, recipe = problem.search_sample, config.candidate
@@ -36,19 +41,19 @@ def contest(
             right[policy.hash] = judge_against(problem, recipe, policy, None, shared)[1]
         return right[policy.hash]
 
-    def rival() -> Rival | None:
+    def rival(budget: Bounds) -> Rival | None:
         if config.kl_weight > 0 or config.budget_mode == "soft":
             return None
         if config.max_drop is not None:
             assert sample.float_logits is not None
             return Rival(sample.float_logits.argmax(1) == sample.labels, config.max_drop)
-        last = log.placed(config.final[0].keep, met)
+        last = log.placed(config.final[0].keep, budget.met)
         return None if last is None else Rival(known(last))
 
-    def judged(policy: CompressionPolicy) -> Metrics:
-        metrics, answers = judge_against(problem, recipe, policy, rival(), shared)
+    def judged(policy: CompressionPolicy, budget: Bounds) -> Metrics:
+        metrics, answers = judge_against(problem, recipe, policy, rival(budget), shared)
         if len(answers) == len(sample.labels):
             right[policy.hash] = answers
         return metrics
 
-    return lambda policy: log.assess(policy, judged)
+    return lambda policy, budget: log.assess(policy, lambda asked: judged(asked, budget))

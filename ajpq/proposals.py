@@ -1,20 +1,24 @@
-"""Where candidates come from: a walk to the border that the accuracy sets, then the agent."""
+"""Where candidates come from: a walk to the border that the accuracy sets, then a searcher."""
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import functools
+import math
 from pathlib import Path
-from typing import Any
 
-from agents.checkpoints import save_agent
+import numpy as np
+
 from agents.config import AgentConfig
-from agents.training import build_agent, train_agent
+from agents.searchers import Setup, searcher
+from agents.trials import SearchOver, Trials
 from ajpq.config import SearchConfig
+from ajpq.evaluate import Metrics
+from ajpq.finetune.recipe import Recipe
 from ajpq.policy import CompressionPolicy
 from ajpq.progress import Progress
 from ajpq.runs.candidates import CandidateLog
 from envs.greedy import last_that_holds
-from envs.joint_compression import JointCompressionEnv
 from envs.task import CompressionTask
 
 
@@ -25,45 +29,58 @@ def propose(
     log: CandidateLog,
     run_dir: Path,
     progress: Progress,
+    train_images: int = 0,
 ) -> None:
-    """Fill ``log`` with candidates; keep the agent that learned from them."""
+    """Fill ``log`` with candidates; keep what the searcher has learned from them.
 
-    def shown() -> None:
+    Args:
+        train_images: of which a recipe's epochs consist.
+    """
+
+    def judged(asked: CompressionTask, policy: CompressionPolicy) -> Metrics:
+        metrics = asked.assess(policy)
+        log.keep(policy, metrics, asked.score(metrics))
         progress.candidate(len(log.entries), config.episodes, log.best, task.budget)
+        return metrics
 
-    def kept(policy: CompressionPolicy) -> bool:
-        metrics = task.assess(policy)
-        log.keep(policy, metrics, task.score(metrics))
-        shown()
+    trials = Trials(
+        judge=judged,
+        cost=functools.partial(candidate_cost, config.candidate, train_images),
+        most_candidates=config.episodes,
+        most_images=math.inf if config.images is None else config.images,
+        in_time=lambda: config.time_budget_s is None or log.seconds < config.time_budget_s,
+        images=task.spent_images,
+    )
+    if task.path:
+        task = _at_the_border(task, trials)
+    tasks = tuple(task.at(scale) for scale in scales(config.budget_range, config.budgets))
+    setup = Setup(tasks, trials, agent_config, config.seed, run_dir)
+    with contextlib.suppress(SearchOver):
+        searcher(agent_config.algorithm)(setup)
+
+
+def candidate_cost(recipe: Recipe, train_images: int, metrics: Metrics) -> int:
+    """Images that a candidate has taken: shown once, trained on three times."""
+    calibration = recipe.calibration
+    batches = max(calibration.batchnorm_batches, calibration.range_batches)
+    trained = sum(stage.total_steps(train_images) * stage.batch_size for stage in recipe.stages)
+    return batches * calibration.batch_size + 3 * trained + (metrics.images or 0)
+
+
+def scales(budget_range: float, count: int) -> tuple[float, ...]:
+    """Multiples of the bounds that one search serves, from 1 up, equal factors apart."""
+    return tuple(np.geomspace(1.0, budget_range, count).tolist()) if budget_range > 1 else (1.0,)
+
+
+def _at_the_border(task: CompressionTask, trials: Trials) -> CompressionTask:
+    """The task around the cheapest settings on its path that keep the accuracy."""
+
+    def kept(position: int) -> bool:
+        metrics = trials.metrics(task, task.policy(task.path[position]))
         return task.budget.keeps_accuracy(metrics)
 
-    def on_episode(info: dict[str, Any]) -> bool:
-        log.keep(info["policy"], info["metrics"], info["reward"])
-        shown()
-        return in_time()
-
-    def in_time() -> bool:
-        return config.time_budget_s is None or log.seconds < config.time_budget_s
-
-    if task.path:
-        kept(task.policy(task.path[0]))  # bisection takes it to hold
-        border = last_that_holds(
-            len(task.path),
-            lambda i: kept(task.policy(task.path[i])),
-            more=lambda: len(log.entries) < config.episodes - 1 and in_time(),
-        )
-        task = task.around(task.path[border])
-    steps = len(task.layers)
-    agent = build_agent(
-        agent_config, JointCompressionEnv(task), steps_per_episode=steps, seed=config.seed
+    kept(0)  # bisection takes it to hold
+    border = last_that_holds(
+        len(task.path), kept, more=lambda: trials.left > 1 and trials.in_time()
     )
-    # The agent learns again from the start, also in a resumed run, and so do its logs.
-    shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
-    train_agent(
-        agent,
-        episodes=config.episodes - len(log.entries) if in_time() else 0,
-        steps_per_episode=steps,
-        on_episode=on_episode,
-        log_dir=run_dir / "tensorboard",
-    )
-    save_agent(agent, agent_config, run_dir / "agent")
+    return task.around(task.path[border])

@@ -88,7 +88,9 @@ def main(
     progress = ConsoleProgress()
     with progress.phase("loading network, data and target"):
         problem = build_problem(config)
-        task = build_task(config, problem, lambda policy: judge(problem, config.candidate, policy))
+        task = build_task(
+            config, problem, lambda policy, budget: judge(problem, config.candidate, policy)
+        )
     full = load_recipe("psg-short" if quick else recipe)
     entries = [
         entry(problem, task, full, seed, index, folder) for index in range(4 if quick else policies)

@@ -33,6 +33,7 @@ from ajpq.runs.candidates import CandidateLog
 from ajpq.runs.journal import Journal
 from benchmarks.straightforward import judged, largest_inputs
 from benchmarks.throughput_parts import module_of, row
+from envs.budget import Budget
 from envs.build import build_task
 
 SIZE_RATIO = 0.08
@@ -82,7 +83,9 @@ def _on_all_validation_images(checkpoint: Path, data: str) -> tuple[SearchConfig
 def _proposals(
     config: SearchConfig, problem: Problem, count: int, seed: int
 ) -> list[CompressionPolicy]:
-    task = build_task(config, problem, lambda policy: judge(problem, config.candidate, policy))
+    task = build_task(
+        config, problem, lambda policy, budget: judge(problem, config.candidate, policy)
+    )
     rng, found = np.random.default_rng(seed), []
     for _ in range(count):
         offsets = rng.uniform() * rng.uniform(-1, 1, task.prior.shape)
@@ -124,9 +127,10 @@ def _searched(
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         log = CandidateLog(Journal(Path(folder) / "journal.jsonl", started))
-        assess = contest(config, problem, log, lambda metrics: True)
+        assess = contest(config, problem, log)
+        unbound = Budget({}, {}, None, 0.0)
         for policy in proposals:
-            metrics = assess(policy)
+            metrics = assess(policy, unbound)
             log.keep(policy, metrics, metrics.top1_val)
         return (time.perf_counter() - started) / len(proposals)
 

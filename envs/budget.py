@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class Budget:
     reference: Mapping[str, float]
     max_drop: float | None
     reference_top1: float
+
+    def scaled(self, scale: float) -> Budget:
+        """The budget with all bounds ``scale`` times as high."""
+        bounds = {name: bound * scale for name, bound in self.bounds.items()}
+        return dataclasses.replace(self, bounds=bounds)
 
     def ratios(self, costs: Costs) -> dict[str, float]:
         """Every bounded cost, and latency and size where they are known, over the reference."""

@@ -21,7 +21,7 @@ from ajpq.problem import Problem, direct_weights, network_of
 from envs.actions import make_knobs
 from envs.budget import Budget, reward, unreachable
 from envs.ladders import cheapening, ladders
-from envs.prior import divergence, prior_settings, sensitivities
+from envs.prior import Harm, divergence, prior_settings, sensitivities
 from envs.task import CompressionTask, LayerFacts
 from hw_models.errors import AjpqError
 
@@ -59,7 +59,7 @@ def reference_budget(config: SearchConfig, problem: Problem) -> Budget:
 
 
 def build_task(
-    config: SearchConfig, problem: Problem, assess: Callable[[CompressionPolicy], Metrics]
+    config: SearchConfig, problem: Problem, judge: Callable[[CompressionPolicy, Budget], Metrics]
 ) -> CompressionTask:
     """Everything an environment needs; measures the sensitivity table once.
 
@@ -79,7 +79,8 @@ def build_task(
     packed_bytes, price = _pricing(problem)
     leaders = sparsity_leaders(problem)
     unprunable = unprunable_layers(problem)
-    table = sensitivities(problem, knobs, leaders, unprunable)
+    harm = Harm(problem)
+    table = sensitivities(harm, knobs, leaders, unprunable)
     facts = layer_facts(problem, table, latency_shares(problem))
     task = CompressionTask(
         layers=facts,
@@ -92,13 +93,16 @@ def build_task(
         budget=budget,
         packed_bytes=packed_bytes,
         price=price,
-        assess=assess,
-        score=lambda metrics: reward(metrics, budget, kl_weight=config.kl_weight, soft=not hard),
+        judge=judge,
+        value=functools.partial(reward, kl_weight=config.kl_weight, soft=not hard),
+        harm=functools.partial(divergence, problem),
+        harm_images=harm.images_each,
         margin=config.budget_margin,
         hard=hard,
     )
     if config.max_drop is not None:
-        task = dataclasses.replace(task, path=_path(problem, task))
+        task = dataclasses.replace(task, path=_path(problem, task, harm))
+    task = dataclasses.replace(task, spent_images=harm.images)
     if hard and budget.bounds:
         cheapest = price(task.policy(np.tile(knobs.tightest, (len(facts), 1))))
         if not budget.met(cheapest, config.budget_margin):
@@ -106,7 +110,7 @@ def build_task(
     return task
 
 
-def _path(problem: Problem, task: CompressionTask) -> tuple[np.ndarray, ...]:
+def _path(problem: Problem, task: CompressionTask, harm: Harm) -> tuple[np.ndarray, ...]:
     """What :func:`envs.ladders.cheapening` finds for a task, as far as a hard budget allows it."""
     prunable = [name not in task.unprunable for name in task.scores]
     channels = [len(scores) for scores in task.scores.values()]
@@ -117,7 +121,7 @@ def _path(problem: Problem, task: CompressionTask) -> tuple[np.ndarray, ...]:
         len(channels),
         task.policy,
         task.price,
-        functools.partial(divergence, problem),
+        harm,
         task.budget,
     )
     if not task.hard:

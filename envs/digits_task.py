@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 from ajpq.base import build_problem
 from ajpq.config import FinalRound, SearchConfig
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
@@ -39,4 +37,6 @@ def digits_task(config: SearchConfig | None = None) -> CompressionTask:
     settings = config or digits_config()
     problem = build_problem(settings)
 
-    return build_task(settings, problem, functools.partial(judge, problem, settings.candidate))
+    return build_task(
+        settings, problem, lambda policy, budget: judge(problem, settings.candidate, policy)
+    )

@@ -9,6 +9,7 @@ plus ``log2(a_i / n_i) / 2``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,24 +30,43 @@ from hw_models.network import FLOAT_BITS
 _IMAGES = 200
 
 
+@dataclass
+class Harm:
+    """Divergences of single changes, and how many images it took to measure them so far."""
+
+    problem: Problem
+    images: int = 0
+
+    def __call__(self, changes: Mapping[str, LayerPolicy]) -> float:
+        """:func:`divergence` of ``changes``."""
+        self.images += self.images_each
+        return divergence(self.problem, changes)
+
+    @property
+    def images_each(self) -> int:
+        """Images that one divergence is measured on."""
+        return min(_IMAGES, len(self.problem.search_sample.labels))
+
+
 def sensitivities(
-    problem: Problem, knobs: Knobs, leaders: Sequence[int], unprunable: frozenset[str]
+    harm: Harm, knobs: Knobs, leaders: Sequence[int], unprunable: frozenset[str]
 ) -> np.ndarray:
     """``[L, 2]`` KL divergence in nats of changing one thing in the uncompressed network.
 
     Column 0: the layer at the second narrowest width. Column 1: half of the channels pruned, in
     all layers that have to be pruned with it; zero for layers that cannot be pruned.
     """
+    problem = harm.problem
     names = [layer.name for layer in layers(problem.graph)]
     width = knobs.fixed_bits or knobs.weight_bits[min(1, len(knobs.weight_bits) - 1)]
     table = np.zeros((len(names), 2))
     for index, name in enumerate(names):
         channels = problem.channels[name]
         narrow = LayerPolicy(weight_bits=(width,) * channels, activation_bits=FLOAT_BITS)
-        table[index, 0] = divergence(problem, {name: narrow})
+        table[index, 0] = harm({name: narrow})
         if name not in unprunable and leaders[index] == index:
             halved = _halved(problem, leaders, index, FLOAT_BITS, activation=FLOAT_BITS)
-            table[index, 1] = divergence(problem, halved)
+            table[index, 1] = harm(halved)
     table[:, 1] = [table[leader, 1] for leader in leaders]
     return table
 

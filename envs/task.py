@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ajpq.evaluate import Costs, Metrics
-from ajpq.policy import CompressionPolicy, QuantizerSpec
+from ajpq.policy import CompressionPolicy, LayerPolicy, QuantizerSpec
 from envs.actions import Knobs, decode
 from envs.budget import Budget, project
 
@@ -44,6 +44,10 @@ class LayerFacts:
     sensitivity: tuple[float, float]
 
 
+def _harmless(changes: Mapping[str, LayerPolicy]) -> float:
+    return 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class CompressionTask:
     """The problem as an environment sees it.
@@ -56,8 +60,12 @@ class CompressionTask:
         unprunable: layers whose channels must live (those that make the logits).
         packed_bytes: size of the packed file before any training; the cheapest question.
         price: all costs of a policy before any training; asks the target.
-        assess: metrics of a policy after the candidates' recipe; a pure function.
-        score: reward of metrics.
+        judge: metrics of a policy after the candidates' recipe, given up early where it clearly
+            is no finalist within a budget.
+        value: reward of metrics under a budget.
+        harm: nats of divergence when the uncompressed network has only these layers changed.
+        harm_images: how many images it takes to measure that once.
+        spent_images: what measuring everything above has taken.
         reach: how far an action of 1 moves a setting from the prior.
         path: ``[L, K]`` settings within a hard budget from the most expensive policy down, by the
             target's prices and single-layer measurements; empty unless the budget bounds the drop
@@ -76,12 +84,27 @@ class CompressionTask:
     budget: Budget
     packed_bytes: Callable[[CompressionPolicy], int]
     price: Callable[[CompressionPolicy], Costs]
-    assess: Callable[[CompressionPolicy], Metrics]
-    score: Callable[[Metrics], float]
+    judge: Callable[[CompressionPolicy, Budget], Metrics]
+    value: Callable[[Metrics, Budget], float]
+    harm: Callable[[Mapping[str, LayerPolicy]], float] = _harmless
+    harm_images: int = 0
+    spent_images: int = 0
     reach: float = _REACH
     path: tuple[np.ndarray, ...] = ()
     margin: float = 0.02
     hard: bool = True
+
+    def assess(self, policy: CompressionPolicy) -> Metrics:
+        """Metrics of ``policy`` as a candidate for the task's budget."""
+        return self.judge(policy, self.budget)
+
+    def score(self, metrics: Metrics) -> float:
+        """Reward of ``metrics`` under the task's budget."""
+        return self.value(metrics, self.budget)
+
+    def at(self, scale: float) -> CompressionTask:
+        """The task with all bounds on costs ``scale`` times as high."""
+        return dataclasses.replace(self, budget=self.budget.scaled(scale))
 
     def settings(self, index: int, action: np.ndarray) -> np.ndarray:
         """``[K]`` settings of a layer for an action in [-1, 1], an offset from the prior."""

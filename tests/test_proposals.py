@@ -32,9 +32,12 @@ def proposed(tmp_path, drop, episodes=12, time_budget_s=None):
         for share in shares
     )
     budget = dataclasses.replace(task.budget, max_drop=drop)
-    judge = task.assess
+    judge = task.judge
     task = dataclasses.replace(
-        task, path=path, budget=budget, assess=lambda policy: log.assess(policy, judge)
+        task,
+        path=path,
+        budget=budget,
+        judge=lambda policy, budget: log.assess(policy, lambda p: judge(p, budget)),
     )
     config = load_search_config("digits", {"episodes": episodes}).model_copy(
         update={"time_budget_s": time_budget_s}

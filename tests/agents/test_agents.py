@@ -6,6 +6,7 @@ import torch
 
 from agents.checkpoints import load_agent, save_agent
 from agents.config import AgentConfig, load_agent_config
+from agents.searchers import searcher
 from agents.training import build_agent, train_agent
 from envs.joint_compression import JointCompressionEnv
 from hw_models.errors import AjpqError, UnknownNameError
@@ -95,9 +96,9 @@ def test_damaged_agents_are_refused(tmp_path):
 def test_settings_are_checked(tmp_path):
     with pytest.raises(UnknownNameError, match="did you mean 'td3'"):
         load_agent_config("td4")
-    (tmp_path / "odd.yaml").write_text("algorithm: dqn\n")
-    with pytest.raises(AjpqError, match="algorithm"):
-        load_agent_config(str(tmp_path / "odd.yaml"))
+    (tmp_path / "odd.yaml").write_text("algorithm: ddpk\n")
+    with pytest.raises(UnknownNameError, match="did you mean 'ddpg'"):
+        searcher(load_agent_config(str(tmp_path / "odd.yaml")).algorithm)
     odd = AgentConfig(algorithm="td3", hyperparameters={"learning_rat": 1})
     with pytest.raises(AjpqError, match="learning_rat"):
         build_agent(odd, JointCompressionEnv(toy_task()), steps_per_episode=3, seed=0)

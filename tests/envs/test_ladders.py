@@ -101,7 +101,7 @@ def test_the_path_of_a_search_gets_cheaper_step_by_step_down_from_8_bits(problem
     config = digits_config().model_copy(
         update={"target": "bismo", "size_ratio": None, "max_drop": 2.0}
     )
-    task = build_task(config, problem, lambda policy: None)
+    task = build_task(config, problem, lambda policy, budget: None)
     costs = [task.budget.cost(task.price(task.policy(settings))) for settings in task.path]
     assert all(later < earlier for earlier, later in itertools.pairwise(costs))
     assert costs[-1] < 0.5 * costs[0]
@@ -113,4 +113,4 @@ def test_the_path_of_a_search_gets_cheaper_step_by_step_down_from_8_bits(problem
 
 def test_without_a_bound_on_accuracy_there_is_no_path(problem):
     config = digits_config().model_copy(update={"target": "bismo"})
-    assert build_task(config, problem, lambda policy: None).path == ()
+    assert build_task(config, problem, lambda policy, budget: None).path == ()

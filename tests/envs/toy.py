@@ -45,6 +45,6 @@ def toy_task(wanted_sparsity=(1.0, 0.0, 0.0), channels=8):
         budget=budget,
         packed_bytes=lambda policy: costs(policy).packed_bytes,
         price=costs,
-        assess=assess,
-        score=lambda metrics: reward(metrics, budget, kl_weight=0, soft=False),
+        judge=lambda policy, budget: assess(policy),
+        value=lambda metrics, budget: reward(metrics, budget, kl_weight=0, soft=False),
     )

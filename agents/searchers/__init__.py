@@ -1,0 +1,38 @@
+"""Searchers by name: each proposes candidates in its own way until there is nothing left to ask.
+
+A searcher is a function of a :class:`~agents.searchers.setup.Setup`; it ends with
+:class:`~agents.trials.SearchOver` or by returning. A new one is one file here, one line below and
+one file in ``configs/agents``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agents.searchers.random_search import random_search
+from agents.searchers.reinforcement import reinforcement
+from agents.searchers.setup import Setup
+from hw_models.errors import UnknownNameError
+
+Searcher = Callable[[Setup], None]
+
+SEARCHERS: dict[str, Searcher] = {
+    "td3": reinforcement,
+    "sac": reinforcement,
+    "ddpg": reinforcement,
+    "ppo": reinforcement,
+    "random": random_search,
+}
+
+__all__ = ["SEARCHERS", "Searcher", "Setup", "searcher"]
+
+
+def searcher(algorithm: str) -> Searcher:
+    """The searcher of this name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if algorithm not in SEARCHERS:
+        raise UnknownNameError("algorithm", algorithm, SEARCHERS)
+    return SEARCHERS[algorithm]
