@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ajpq.policy import CompressionPolicy, LayerPolicy, QuantizerSpec
+from envs.allocation import Ladder, widths_with_mean
 from hw_models.errors import AjpqError
 from hw_models.network import FLOAT_BITS
 
@@ -88,25 +89,40 @@ def _only_real(widths: Sequence[int]) -> tuple[int, ...]:
 
 
 def channel_bits(
-    scores: np.ndarray, knobs: Knobs, values: np.ndarray, prunable: bool
+    scores: np.ndarray,
+    knobs: Knobs,
+    values: np.ndarray,
+    prunable: bool,
+    ladder: Ladder | None = None,
 ) -> np.ndarray:
-    """Widths of one layer's channels: the least important are pruned, the rest ramp up.
+    """Widths of one layer's channels: the least important are pruned, the rest share the mean.
 
     Args:
         scores: ``[C]`` importance.
         values: ``[K]`` knob settings in [0, 1].
         prunable: False for the layer that makes the logits.
+        ladder: who buys the bits; without one widths ramp up with importance.
 
     Returns:
-        ``[C]`` int64; monotone in importance; at least one channel is live.
+        ``[C]`` int64; at least one channel is live.
     """
     setting = dict(zip(knobs.names, values.tolist(), strict=True))
     count = len(scores)
     live = live_channels(count, knobs, setting["sparsity"]) if prunable else count
     order = np.argsort(scores, kind="stable")
     bits = np.zeros(count, dtype=np.int64)
-    bits[order[count - live :]] = _ramp(live, knobs, setting)
+    kept = order[count - live :]
+    if ladder is not None and "bits" in setting:
+        bits[kept] = 1
+        return widths_with_mean(ladder, bits > 0, mean_width(knobs, setting["bits"]))
+    bits[kept] = _ramp(live, knobs, setting)
     return bits
+
+
+def mean_width(knobs: Knobs, setting: float) -> float:
+    """Mean width of live channels that a setting of the knob ``bits`` stands for."""
+    low, high = knobs.weight_bits[0], knobs.weight_bits[-1]
+    return low + setting * (high - low)
 
 
 def live_channels(count: int, knobs: Knobs, setting: float) -> int:
@@ -122,8 +138,8 @@ def _ramp(live: int, knobs: Knobs, setting: Mapping[str, float]) -> np.ndarray:
     if "bits" not in setting:
         return np.full(live, knobs.fixed_bits or knobs.weight_bits[-1], dtype=np.int64)
     low, high = knobs.weight_bits[0], knobs.weight_bits[-1]
-    mean = low + setting["bits"] * (high - low)
-    width = 1.0 + setting["spread"] * (_WIDEST_RAMP_BITS - 1.0)
+    mean = mean_width(knobs, setting["bits"])
+    width = 1.0 + setting.get("spread", 0.0) * (_WIDEST_RAMP_BITS - 1.0)
     position = (np.arange(live) + 0.5) / live - 0.5
     wanted = np.clip(mean + width * position, low, high)
     offered = np.array(knobs.weight_bits)
@@ -149,6 +165,7 @@ def decode(
     unprunable: frozenset[str],
     knobs: Knobs,
     quantizer: QuantizerSpec,
+    ladders: Sequence[Ladder] | None = None,
 ) -> CompressionPolicy:
     """The policy of a whole walk.
 
@@ -157,11 +174,13 @@ def decode(
         leaders: for each layer the index of the layer whose sparsity it takes: the first of those
             whose channels live and die together. A channel pruned in one of them alone would stay
             in the network as a row of zeros.
+        ladders: of each layer, who buys its bits; None for ramps.
     """
     layers = {}
     for index, (name, layer_scores) in enumerate(scores.items()):
         values = with_sparsity_of(actions[index], actions[leaders[index]])
-        bits = channel_bits(layer_scores, knobs, values, name not in unprunable)
+        ladder = None if ladders is None else ladders[index]
+        bits = channel_bits(layer_scores, knobs, values, name not in unprunable, ladder)
         layers[name] = LayerPolicy(
             weight_bits=tuple(bits.tolist()), activation_bits=activation_width(knobs, values)
         )

@@ -20,8 +20,9 @@ from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, direct_weights, network_of
 from envs.actions import make_knobs
 from envs.budget import Budget, reward, unreachable
+from envs.distortion import kernel_tables
 from envs.ladders import cheapening, ladders
-from envs.prior import Harm, divergence, prior_settings, sensitivities
+from envs.prior import Harm, divergence, measured_width, prior_settings, sensitivities
 from envs.task import CompressionTask, LayerFacts
 from hw_models.errors import AjpqError
 
@@ -103,6 +104,9 @@ def build_task(
     if config.max_drop is not None:
         task = dataclasses.replace(task, path=_path(problem, task, harm))
     task = dataclasses.replace(task, spent_images=harm.images)
+    if "bits" in knobs.names:
+        tables = kernel_tables(problem, knobs, measured_width(knobs), table[:, 0])
+        task = dataclasses.replace(task, tables=tables)
     if hard and budget.bounds:
         cheapest = price(task.policy(np.tile(knobs.tightest, (len(facts), 1))))
         if not budget.met(cheapest, config.budget_margin):

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from envs.episodes import assessed
 from envs.observation import observation_size, observe
 from envs.task import CompressionTask
 
@@ -100,16 +101,5 @@ class JointCompressionEnv(gym.Env[np.ndarray, np.ndarray]):
         values = self.task.settings(len(self._taken), action)
         self._taken = np.vstack([self._taken, values])
         done = len(self._taken) == len(self.task.layers)
-        value, info = self._finish() if done else (0.0, {})
+        value, info = assessed(self.task, self._taken) if done else (0.0, {})
         return observe(self.task, len(self._taken), self._taken), value, done, False, info
-
-    def _finish(self) -> tuple[float, dict[str, Any]]:
-        task = self.task
-        actions = self._taken
-        if task.hard:
-            actions = task.projected(actions)
-        policy = task.policy(actions)
-        metrics = task.assess(policy)
-        value = task.score(metrics)
-        info = {"policy": policy, "metrics": metrics, "actions": actions, "reward": value}
-        return value, info

@@ -29,7 +29,7 @@ def observe(task: CompressionTask, index: int, taken: np.ndarray) -> np.ndarray:
         [
             _static(facts, index, len(task.layers)),
             _spent(task, taken),
-            _bounds(task),
+            budget_bounds(task),
             prior,
             previous,
         ]
@@ -80,7 +80,8 @@ def _spent(task: CompressionTask, taken: np.ndarray) -> np.ndarray:
     return np.array([bits, macs, 1 - passed_bits, 1 - passed_macs])
 
 
-def _bounds(task: CompressionTask) -> np.ndarray:
+def budget_bounds(task: CompressionTask) -> np.ndarray:
+    """``[5]`` bounds on latency, flash, SRAM and energy, and four times that on size."""
     bounds = task.budget.bounds
     others = [bounds.get(name, 1.0) for name in ("latency", "flash", "sram", "energy")]
     return np.array([*others, 4 * bounds.get("size", 0.25)])

@@ -48,6 +48,11 @@ class Harm:
         return min(_IMAGES, len(self.problem.search_sample.labels))
 
 
+def measured_width(knobs: Knobs) -> int:
+    """The width at which layers are measured: the second narrowest, or the only one."""
+    return knobs.fixed_bits or knobs.weight_bits[min(1, len(knobs.weight_bits) - 1)]
+
+
 def sensitivities(
     harm: Harm, knobs: Knobs, leaders: Sequence[int], unprunable: frozenset[str]
 ) -> np.ndarray:
@@ -58,7 +63,7 @@ def sensitivities(
     """
     problem = harm.problem
     names = [layer.name for layer in layers(problem.graph)]
-    width = knobs.fixed_bits or knobs.weight_bits[min(1, len(knobs.weight_bits) - 1)]
+    width = measured_width(knobs)
     table = np.zeros((len(names), 2))
     for index, name in enumerate(names):
         channels = problem.channels[name]

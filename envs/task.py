@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from ajpq.evaluate import Costs, Metrics
 from ajpq.policy import CompressionPolicy, LayerPolicy, QuantizerSpec
 from envs.actions import Knobs, decode
+from envs.allocation import KernelTable, Ladder, weighted
 from envs.budget import Budget, project
 
 # How far an action of 1 moves a setting: from a guess, and from the border of the accuracy.
@@ -66,6 +67,9 @@ class CompressionTask:
         harm: nats of divergence when the uncompressed network has only these layers changed.
         harm_images: how many images it takes to measure that once.
         spent_images: what measuring everything above has taken.
+        tables: of each layer, what its channels lose and store at every width; empty where
+            widths are fixed or real.
+        ladders: of each layer, who buys its bits; None where widths ramp up with importance.
         reach: how far an action of 1 moves a setting from the prior.
         path: ``[L, K]`` settings within a hard budget from the most expensive policy down, by the
             target's prices and single-layer measurements; empty unless the budget bounds the drop
@@ -89,6 +93,8 @@ class CompressionTask:
     harm: Callable[[Mapping[str, LayerPolicy]], float] = _harmless
     harm_images: int = 0
     spent_images: int = 0
+    tables: tuple[KernelTable, ...] = ()
+    ladders: tuple[Ladder, ...] | None = None
     reach: float = _REACH
     path: tuple[np.ndarray, ...] = ()
     margin: float = 0.02
@@ -110,6 +116,22 @@ class CompressionTask:
         """``[K]`` settings of a layer for an action in [-1, 1], an offset from the prior."""
         return np.clip(self.prior[index] + self.reach * np.asarray(action, dtype=np.float64), 0, 1)
 
+    def with_shares(self, shares: Sequence[np.ndarray]) -> CompressionTask:
+        """The task with channels that buy their bits as ``shares`` say, ``[C]`` for each layer.
+
+        The knob ``spread`` is gone with the ramps.
+        """
+        kept = [index for index, name in enumerate(self.knobs.names) if name != "spread"]
+        names = tuple(self.knobs.names[index] for index in kept)
+        return dataclasses.replace(
+            self,
+            ladders=tuple(
+                weighted(table.ladder, own) for table, own in zip(self.tables, shares, strict=True)
+            ),
+            knobs=dataclasses.replace(self.knobs, names=names),
+            prior=self.prior[:, kept] if self.prior.shape[1] > len(kept) else self.prior,
+        )
+
     def around(self, settings: np.ndarray) -> CompressionTask:
         """The task with a prior at the border: the agent looks in its neighbourhood."""
         return dataclasses.replace(self, prior=settings, reach=_REACH_AT_BORDER)
@@ -128,5 +150,11 @@ class CompressionTask:
     def policy(self, actions: np.ndarray) -> CompressionPolicy:
         """Decode ``[L, K]`` settings in [0, 1]."""
         return decode(
-            actions, self.scores, self.leaders, self.unprunable, self.knobs, self.quantizer
+            actions,
+            self.scores,
+            self.leaders,
+            self.unprunable,
+            self.knobs,
+            self.quantizer,
+            self.ladders,
         )
