@@ -10,7 +10,8 @@ BatchNorm factor or by L1 norm, each network by what is better for it on validat
 Each method has one setting to choose, from three or four values, on validation images after half
 an epoch: PSG its strength ``lambda_s`` for each aim, plain SGD and straight-through (at 3 bits)
 their learning rate. Plain SGD and the sparse forms of PSG also choose whether weight decay is
-strong: what PSG holds still near zero, decay alone makes smaller. BatchNorm statistics are
+strong: what PSG holds still near zero, decay alone makes smaller. What decay takes grows with the
+steps, so the long training has as much less of it as it is longer. BatchNorm statistics are
 estimated anew after every training, in the mode that was trained. Then test images are looked at
 once.
 
@@ -88,7 +89,12 @@ def main(
     whole, short = (
         (_plain(steps=5),) * 2 if quick else (_plain(epochs=epochs), _plain(steps=SWEEP_STEPS))
     )
-    chosen = choices(lab, short)
+    images = len(problem.split.train)
+    longer = whole.total_steps(images) / short.total_steps(images)
+    chosen = {
+        method: (value, for_length(decay, longer))
+        for method, (value, decay) in choices(lab, short).items()
+    }
     states = {
         training.name: state
         for training in trainings(whole, chosen)
@@ -151,6 +157,11 @@ def trainings(plain: Stage, chosen: Mapping[str, Setting]) -> list[Training]:
             found.append(Training(f"psg-{key}", psg, bits, granularity))
             found.append(Training(f"straight-through-{key}", through, bits, granularity))
     return found
+
+
+def for_length(decay: float, longer: float) -> float:
+    """A strong decay in a training so many times longer: it takes as much from the weights."""
+    return decay if decay == DECAYS[0] else decay / longer
 
 
 def choices(lab: Lab, short: Stage) -> dict[str, Setting]:

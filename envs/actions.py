@@ -179,7 +179,7 @@ def decode(
     layers = {}
     for index, (name, layer_scores) in enumerate(scores.items()):
         values = with_sparsity_of(actions[index], actions[leaders[index]])
-        ladder = None if ladders is None else ladders[index]
+        ladder = ladders[index] if ladders else None
         bits = channel_bits(layer_scores, knobs, values, name not in unprunable, ladder)
         layers[name] = LayerPolicy(
             weight_bits=tuple(bits.tolist()), activation_bits=activation_width(knobs, values)

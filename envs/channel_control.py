@@ -14,6 +14,7 @@ from gymnasium import spaces
 from envs.actions import channel_bits, mean_width, with_sparsity_of
 from envs.allocation import Ladder, error_of, even_shares, weighted, widths_with_mean
 from envs.episodes import assessed
+from envs.layer_control import sharing
 from envs.observation import budget_bounds
 from envs.task import CompressionTask
 
@@ -108,7 +109,7 @@ class ChannelControlEnv(gym.Env[np.ndarray, np.ndarray]):
             from envs.digits_task import digits_task
 
             tasks = [digits_task()]
-        self.tasks = [task.with_shares(even_shares(task.tables)) for task in tasks]
+        self.tasks = [sharing(task) for task in tasks]
         self.goals = goals or (lambda task: task.projected(task.prior))
         self.mix = mix
         self.task, self._episodes = self.tasks[0], 0

@@ -48,7 +48,8 @@ class LayerControlEnv(gym.Env[np.ndarray, np.ndarray]):
     ## Arguments
 
     * ``tasks``: the same problem under one budget each; default scikit-learn's digits.
-    * ``shares``: the channel controller; default takes the tables at their word.
+    * ``shares``: the channel controller; default keeps the shares that a task has, or takes the
+      tables at their word.
 
     ## Version history
 
@@ -64,8 +65,8 @@ class LayerControlEnv(gym.Env[np.ndarray, np.ndarray]):
             from envs.digits_task import digits_task
 
             tasks = [digits_task()]
-        self.tasks = [task.with_shares(even_shares(task.tables)) for task in tasks]
-        self.shares = shares or (lambda task, goals: even_shares(task.tables))
+        self.tasks = [sharing(task) for task in tasks]
+        self.shares = shares or (lambda task, goals: task.shares or ())
         self.task, self._episodes = self.tasks[0], 0
         knobs = len(self.task.knobs.names)
         self.action_space = spaces.Box(-1.0, 1.0, (knobs,), np.float32)
@@ -92,6 +93,11 @@ class LayerControlEnv(gym.Env[np.ndarray, np.ndarray]):
         return observe(self.task, len(self._goals), self._goals), value, done, False, info
 
     def _assessed(self) -> tuple[float, dict[str, Any]]:
-        shares = self.shares(self.task, self._goals)
+        shares = tuple(self.shares(self.task, self._goals))
         value, info = assessed(self.task.with_shares(shares), self._goals)
-        return value, {**info, "shares": tuple(shares), "task": self.task}
+        return value, {**info, "shares": shares, "task": self.task}
+
+
+def sharing(task: CompressionTask) -> CompressionTask:
+    """``task`` with shares: its own, or those that take the tables at their word."""
+    return task if task.shares is not None else task.with_shares(even_shares(task.tables))

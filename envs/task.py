@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -69,7 +70,8 @@ class CompressionTask:
         spent_images: what measuring everything above has taken.
         tables: of each layer, what its channels lose and store at every width; empty where
             widths are fixed or real.
-        ladders: of each layer, who buys its bits; None where widths ramp up with importance.
+        shares: for each layer ``[C]`` how much more its channels matter than the tables say, see
+            :func:`envs.allocation.weighted`; None where widths ramp up with importance.
         reach: how far an action of 1 moves a setting from the prior.
         path: ``[L, K]`` settings within a hard budget from the most expensive policy down, by the
             target's prices and single-layer measurements; empty unless the budget bounds the drop
@@ -94,11 +96,19 @@ class CompressionTask:
     harm_images: int = 0
     spent_images: int = 0
     tables: tuple[KernelTable, ...] = ()
-    ladders: tuple[Ladder, ...] | None = None
+    shares: tuple[np.ndarray, ...] | None = None
     reach: float = _REACH
     path: tuple[np.ndarray, ...] = ()
     margin: float = 0.02
     hard: bool = True
+
+    @cached_property
+    def ladders(self) -> tuple[Ladder, ...] | None:
+        """Of each layer, who buys its bits; None where widths ramp up with importance."""
+        if self.shares is None:
+            return None
+        pairs = zip(self.tables, self.shares, strict=True)
+        return tuple(weighted(table.ladder, own) for table, own in pairs)
 
     def assess(self, policy: CompressionPolicy) -> Metrics:
         """Metrics of ``policy`` as a candidate for the task's budget."""
@@ -125,9 +135,7 @@ class CompressionTask:
         names = tuple(self.knobs.names[index] for index in kept)
         return dataclasses.replace(
             self,
-            ladders=tuple(
-                weighted(table.ladder, own) for table, own in zip(self.tables, shares, strict=True)
-            ),
+            shares=tuple(shares),
             knobs=dataclasses.replace(self.knobs, names=names),
             prior=self.prior[:, kept] if self.prior.shape[1] > len(kept) else self.prior,
         )

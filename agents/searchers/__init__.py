@@ -12,6 +12,7 @@ from collections.abc import Callable
 from agents.searchers.random_search import random_search
 from agents.searchers.reinforcement import reinforcement
 from agents.searchers.setup import Setup
+from agents.searchers.two_controllers import two_controllers
 from hw_models.errors import UnknownNameError
 
 Searcher = Callable[[Setup], None]
@@ -22,6 +23,7 @@ SEARCHERS: dict[str, Searcher] = {
     "ddpg": reinforcement,
     "ppo": reinforcement,
     "random": random_search,
+    "ajpq": two_controllers,
 }
 
 __all__ = ["SEARCHERS", "Searcher", "Setup", "searcher"]

@@ -1,0 +1,191 @@
+"""AJPQ: a layer controller and a channel controller, trained in alternation around a warm start.
+
+Both are agents of Stable-Baselines3, conditioned on the budget. While one learns, the other is held
+at what has been best so far: the layer controller sets goals whose kernels share bits as in the
+best candidate of the budget; the channel controller shares out the goals of that candidate. After
+every round each budget's best candidate becomes the centre that offsets count from, and all
+candidates so far become experience under every budget that they use (:mod:`agents.experience`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from agents.checkpoints import save_agent
+from agents.config import AgentConfig
+from agents.experience import Tried, best_of, remember
+from agents.searchers.reinforcement import asking_through
+from agents.searchers.setup import Setup
+from agents.training import build_agent, train_agent
+from agents.trials import SearchOver, Trials
+from agents.warm_start import table_settings
+from ajpq.config import validated
+from envs.channel_control import GROUPS, ChannelControlEnv
+from envs.layer_control import LayerControlEnv, sharing
+from envs.task import CompressionTask
+
+
+class TwoControllers(BaseModel):
+    """Hyperparameters.
+
+    Attributes:
+        layer_rounds, channel_rounds: episodes per budget before the other controller's turn;
+            without channel rounds there is no hierarchy.
+        pruning: strengths of the prior's sparsity that the warm start tries; none, no warm start.
+        reach: how far an action of 1 moves a goal from its centre.
+        mix: weight of the network's reward next to the layers' errors, first and last round.
+        agent: hyperparameters of both agents.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    layer_rounds: int = Field(default=6, ge=1)
+    channel_rounds: int = Field(default=3, ge=0)
+    pruning: tuple[float, ...] = (0.0, 0.5, 1.0)
+    reach: float = Field(default=0.12, gt=0, le=1)
+    mix: tuple[float, float] = (0.3, 0.9)
+    agent: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclasses.dataclass(eq=False)
+class _Search:
+    """What changes while the controllers take turns: candidates, and each budget's best."""
+
+    tasks: list[CompressionTask]
+    tried: list[Tried]
+
+    def centres(self, reach: float) -> list[CompressionTask]:
+        """Every budget's task with offsets from its best candidate."""
+        pairs = [(task, best_of(self.tried, task)) for task in self.tasks]
+        return [
+            task
+            if best is None
+            else dataclasses.replace(
+                task.with_shares(best.shares), prior=best.settings, reach=reach
+            )
+            for task, best in pairs
+        ]
+
+    def keep(self, info: dict[str, Any]) -> None:
+        """Remember the candidate of an episode."""
+        self.tried.append(Tried(info["actions"], info["shares"], info["metrics"]))
+
+
+def two_controllers(setup: Setup) -> None:
+    """Warm start, then rounds of both controllers until nothing more may be asked."""
+    settings: TwoControllers = validated(
+        TwoControllers, setup.config.hyperparameters, f"agent {setup.config.algorithm!r}"
+    )
+    shutil.rmtree(setup.folder / "tensorboard", ignore_errors=True)
+    tasks = [sharing(asking_through(setup.trials, task)) for task in setup.tasks]
+    search = _Search(tasks, [])
+    with contextlib.suppress(SearchOver):
+        warm_start(search, settings.pruning)
+    warm = len(search.tried)
+    agents = _agents(setup, settings, search)
+    with contextlib.suppress(SearchOver):
+        _take_turns(setup, settings, search, agents)
+    for name, agent in agents.items():
+        save_agent(agent, _agent_config(setup.config, settings), setup.folder / "agent" / name)
+    _save_front(setup, search, warm)
+
+
+def warm_start(search: _Search, prunings: Sequence[float]) -> None:
+    """Ask for what the tables say, under every budget."""
+    for task in search.tasks:
+        for pruning in prunings:
+            settings = table_settings(task, pruning)
+            metrics = task.assess(task.policy(settings))
+            search.tried.append(Tried(settings, task.shares or (), metrics))
+
+
+def _agent_config(config: AgentConfig, settings: TwoControllers) -> AgentConfig:
+    # Experience is made before the first action, so none of them has to be random.
+    return config.model_copy(
+        update={"algorithm": "td3", "warmup_episodes": 0, "hyperparameters": settings.agent}
+    )
+
+
+def _agents(
+    setup: Setup, settings: TwoControllers, search: _Search
+) -> dict[str, OffPolicyAlgorithm]:
+    config, centres = _agent_config(setup.config, settings), search.centres(settings.reach)
+    steps = len(centres[0].layers)
+    layer = build_agent(config, LayerControlEnv(centres), steps_per_episode=steps, seed=setup.seed)
+    found = {"layer": layer}
+    if settings.channel_rounds and centres[0].tables:
+        found["channel"] = build_agent(
+            config,
+            ChannelControlEnv(centres, lambda task: task.prior),
+            steps_per_episode=steps * GROUPS,
+            seed=setup.seed + 1,
+        )
+    return {name: agent for name, agent in found.items() if isinstance(agent, OffPolicyAlgorithm)}
+
+
+def _take_turns(
+    setup: Setup,
+    settings: TwoControllers,
+    search: _Search,
+    agents: dict[str, OffPolicyAlgorithm],
+) -> None:
+    budgets = len(search.tasks)
+    while not setup.trials.over:
+        centres = search.centres(settings.reach)
+        env = LayerControlEnv(centres)
+        agents["layer"].set_env(env)
+        remember(agents["layer"], env.tasks, search.tried)
+        _round(setup, agents["layer"], search, settings.layer_rounds * budgets)
+        if "channel" in agents and not setup.trials.over:
+            centres = search.centres(settings.reach)
+            mix = _mix(settings.mix, setup.trials)
+            agents["channel"].set_env(ChannelControlEnv(centres, lambda task: task.prior, mix))
+            _round(setup, agents["channel"], search, settings.channel_rounds * budgets)
+
+
+def _mix(ends: tuple[float, float], trials: Trials) -> float:
+    """Between the first and the last round as much of the way as trials are spent."""
+    left = trials.left
+    spent = trials.candidates / max(trials.candidates + left, 1) if np.isfinite(left) else 0.0
+    return ends[0] + spent * (ends[1] - ends[0])
+
+
+def _round(setup: Setup, agent: OffPolicyAlgorithm, search: _Search, episodes: int) -> None:
+    def on_episode(info: dict[str, Any]) -> bool:
+        search.keep(info)
+        return not setup.trials.over
+
+    train_agent(
+        agent,
+        episodes=episodes,
+        steps_per_episode=len(search.tasks[0].layers) * GROUPS,
+        on_episode=on_episode,
+    )
+
+
+def _save_front(setup: Setup, search: _Search, warm: int) -> None:
+    """``agent/front.json``: each budget's best candidate, and what learning added to it."""
+    rows = []
+    for task in search.tasks:
+        before, after = best_of(search.tried[:warm], task), best_of(search.tried, task)
+        if after is not None:
+            rows.append(
+                {
+                    "bounds": dict(task.budget.bounds),
+                    "settings": after.settings.tolist(),
+                    "shares": [own.tolist() for own in after.shares],
+                    "top1_val": after.metrics.top1_val,
+                    "reward": task.score(after.metrics),
+                    "reward_warm": None if before is None else task.score(before.metrics),
+                }
+            )
+    (setup.folder / "agent").mkdir(parents=True, exist_ok=True)
+    (setup.folder / "agent" / "front.json").write_text(json.dumps(rows) + "\n")
