@@ -66,6 +66,8 @@ class CompressionTask:
         harm: nats of divergence when the uncompressed network has only these layers changed.
         harm_images: how many images it takes to measure that once.
         spent_images: what measuring everything above has taken.
+        readers: for each layer the index of the first that reads the same stream; empty where each
+            reads its own.
         reach: how far an action of 1 moves a setting from the prior.
         path: ``[L, K]`` settings within a hard budget from the most expensive policy down, by the
             target's prices and single-layer measurements; empty unless the budget bounds the drop
@@ -89,6 +91,7 @@ class CompressionTask:
     harm: Callable[[Mapping[str, LayerPolicy]], float] = _harmless
     harm_images: int = 0
     spent_images: int = 0
+    readers: tuple[int, ...] = ()
     reach: float = _REACH
     path: tuple[np.ndarray, ...] = ()
     margin: float = 0.02
