@@ -115,14 +115,14 @@ def _search(
     rng: np.random.Generator,
 ) -> None:
     program, bounds = program_of(task, table), bounds_of(task)
+    asked: set[str] = set()
     if task.budget.max_drop is not None:
-        bounds = np.append(bounds, _mean_cost(options, program, task, trials, bounds))
+        bounds = np.append(bounds, _mean_cost(options, program, task, trials, bounds, asked))
     found = solved(options, program, bounds)
     if found is None:
         settings = within_budget(task, program.settings(program.poorest))
         trials.metrics(task, task.policy(settings))
         return
-    asked: set[str] = set()
     for choice in itertools.chain([found.choice], _perturbed(options, program, found, bounds)):
         policy = task.policy(program.settings(choice))
         if policy.hash not in asked and fits(task, policy):
@@ -238,9 +238,17 @@ def _perturbed(
 
 
 def _mean_cost(
-    options: Milp, program: Program, task: CompressionTask, trials: Trials, bounds: np.ndarray
+    options: Milp,
+    program: Program,
+    task: CompressionTask,
+    trials: Trials,
+    bounds: np.ndarray,
+    asked: set[str],
 ) -> float:
-    """The smallest bound on the mean cost whose solution keeps the accuracy, by bisection."""
+    """The smallest bound on the mean cost whose solution keeps the accuracy, by bisection.
+
+    What it takes to ask about on the way is added to ``asked``.
+    """
     dearest, least = (program.ratios(end)[-1] for end in (program.richest, program.poorest))
     levels = np.linspace(dearest, least, _COST_LEVELS)
 
@@ -248,7 +256,9 @@ def _mean_cost(
         found = solved(options, program, np.append(bounds, levels[index]))
         if found is None:
             return False
-        metrics = trials.metrics(task, task.policy(program.settings(found.choice)))
+        policy = task.policy(program.settings(found.choice))
+        asked.add(policy.hash)
+        metrics = trials.metrics(task, policy)
         return task.budget.keeps_accuracy(metrics)
 
     return float(levels[last_that_holds(_COST_LEVELS, kept, more=lambda: trials.left > 1)])
