@@ -117,7 +117,7 @@ def test_no_harm_is_measured_beyond_the_images(name, tmp_path):
     assert (asked, trials.images) == ([], 120)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "random"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("hyperparameters", "message"),
     [({"populatoin": 3}, "populatoin"), ({"sparsities": "x", "rounds": 0, "step": -1}, "")],
