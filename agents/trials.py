@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ajpq.evaluate import Metrics
-from ajpq.policy import CompressionPolicy
+from ajpq.policy import CompressionPolicy, LayerPolicy
 from envs.task import CompressionTask
 
 
@@ -37,6 +37,7 @@ class Trials:
     candidates: int = 0
     images: int = 0
     _known: set[str] = field(default_factory=set)
+    _whole: Trials | None = None
 
     @property
     def over(self) -> bool:
@@ -65,9 +66,22 @@ class Trials:
             self.images += self.cost(found)
         return found
 
+    def harm(self, task: CompressionTask, changes: Mapping[str, LayerPolicy]) -> float:
+        """Nats of divergence when the uncompressed network has only ``changes``; paid for.
+
+        Raises:
+            SearchOver: candidates, images or time are used up.
+        """
+        if self.over:
+            raise SearchOver
+        self.charge(task.harm_images)
+        return task.harm(changes)
+
     def charge(self, images: int) -> None:
         """Pay for images that were shown without a candidate, such as for sensitivities."""
         self.images += images
+        if self._whole is not None:
+            self._whole.charge(images)
 
     def part(self, share: float) -> Trials:
         """Trials with ``share`` of what is left here; what they cost is counted here too."""
@@ -77,4 +91,5 @@ class Trials:
             most_candidates=share * (self.most_candidates - self.candidates),
             most_images=share * (self.most_images - self.images),
             in_time=self.in_time,
+            _whole=self,
         )

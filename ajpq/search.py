@@ -64,7 +64,8 @@ def main(
         budget_mode: hard: every candidate meets the budget; soft: excess is punished.
         episodes: number of candidates to try.
         time_budget: stop trying candidates after so many minutes.
-        agent: td3, sac, ddpg, ppo, or a YAML file.
+        agent: what proposes candidates: td3, sac, ddpg, ppo (reinforcement learning), random,
+            uniform, greedy, evolution, tpe, nsga2, milp, or a YAML file.
         criterion: importance of channels: taylor, l1, l2, batchnorm.
         fixed_bits: give every kernel this width or prune it.
         image_size: resize the images of an imagefolder.

@@ -98,6 +98,7 @@ def build_task(
         value=functools.partial(reward, kl_weight=config.kl_weight, soft=not hard),
         harm=functools.partial(divergence, problem),
         harm_images=harm.images_each,
+        readers=readers_together(problem),
         margin=config.budget_margin,
         hard=hard,
     )
@@ -118,7 +119,7 @@ def _path(problem: Problem, task: CompressionTask, harm: Harm) -> tuple[np.ndarr
     """What :func:`envs.ladders.cheapening` finds for a task, as far as a hard budget allows it."""
     prunable = [name not in task.unprunable for name in task.scores]
     channels = [len(scores) for scores in task.scores.values()]
-    found = ladders(task.knobs, channels, task.leaders, readers_together(problem), prunable)
+    found = ladders(task.knobs, channels, task.leaders, task.readers, prunable)
     path = cheapening(
         task.knobs,
         found,

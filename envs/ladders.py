@@ -93,18 +93,11 @@ def cheapening(
         price: the target's answer; what counts is :meth:`envs.budget.Budget.cost`.
         divergence: nats lost when the uncompressed network has only these layers changed.
     """
-    top = np.tile(knobs.loosest, (layers, 1))
-    for index, name in enumerate(knobs.names):
-        if name in ("sparsity", "spread"):
-            top[:, index] = KEEP_ALL / 2 if name == "sparsity" else 0.0
 
     def settings(rungs: Rungs) -> np.ndarray:
-        values = top.copy()
-        for ladder, rung in zip(found, rungs, strict=True):
-            values[list(ladder.layers), ladder.knob] = ladder.settings[rung]
-        return values
+        return settings_at(knobs, layers, found, rungs)
 
-    whole = policy(top)
+    whole = policy(richest(knobs, layers))
 
     @functools.cache
     def harm(index: int, rung: int) -> float:
@@ -114,12 +107,40 @@ def cheapening(
 
     path = greedy_path(
         [len(ladder.settings) for ladder in found],
-        [[i for i, b in enumerate(found) if set(a.layers) & set(b.layers)] for a in found],
+        related(found),
         lambda rungs: budget.cost(price(policy(settings(rungs)))),
         harm,
         _MOST_HARM,
     )
     return tuple(settings(rungs) for rungs in path)
+
+
+def richest(knobs: Knobs, layers: int) -> np.ndarray:
+    """``[L, K]`` settings that prune nothing, everything as wide as the target offers."""
+    values = {"sparsity": KEEP_ALL / 2, "spread": 0.0}
+    loosest = zip(knobs.names, knobs.loosest.tolist(), strict=True)
+    return np.tile([values.get(name, value) for name, value in loosest], (layers, 1))
+
+
+def settings_at(knobs: Knobs, layers: int, found: Sequence[Ladder], rungs: Rungs) -> np.ndarray:
+    """``[L, K]`` settings of a position on the ladders."""
+    values = richest(knobs, layers)
+    for ladder, rung in zip(found, rungs, strict=True):
+        values[list(ladder.layers), ladder.knob] = ladder.settings[rung]
+    return values
+
+
+def rungs_near(found: Sequence[Ladder], settings: np.ndarray) -> Rungs:
+    """The position on the ladders that is nearest to ``settings [L, K]``."""
+    return tuple(
+        int(np.abs(np.array(ladder.settings) - settings[ladder.layers[0], ladder.knob]).argmin())
+        for ladder in found
+    )
+
+
+def related(found: Sequence[Ladder]) -> list[list[int]]:
+    """For each ladder those that share a layer with it, itself included."""
+    return [[i for i, b in enumerate(found) if set(a.layers) & set(b.layers)] for a in found]
 
 
 def differences(whole: CompressionPolicy, changed: CompressionPolicy) -> dict[str, LayerPolicy]:

@@ -72,6 +72,8 @@ class CompressionTask:
             widths are fixed or real.
         shares: for each layer ``[C]`` how much more its channels matter than the tables say, see
             :func:`envs.allocation.weighted`; None where widths ramp up with importance.
+        readers: for each layer the index of the first that reads the same stream; empty where each
+            reads its own.
         reach: how far an action of 1 moves a setting from the prior.
         path: ``[L, K]`` settings within a hard budget from the most expensive policy down, by the
             target's prices and single-layer measurements; empty unless the budget bounds the drop
@@ -97,6 +99,7 @@ class CompressionTask:
     spent_images: int = 0
     tables: tuple[KernelTable, ...] = ()
     shares: tuple[np.ndarray, ...] | None = None
+    readers: tuple[int, ...] = ()
     reach: float = _REACH
     path: tuple[np.ndarray, ...] = ()
     margin: float = 0.02

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from agents.searchers.evolution import evolution
+from agents.searchers.greedy import greedy
+from agents.searchers.milp import milp
+from agents.searchers.nsga2 import nsga2
 from agents.searchers.random_search import random_search
 from agents.searchers.reinforcement import reinforcement
 from agents.searchers.setup import Setup
+from agents.searchers.tpe import tpe
 from agents.searchers.two_controllers import two_controllers
+from agents.searchers.uniform import uniform
 from hw_models.errors import UnknownNameError
 
 Searcher = Callable[[Setup], None]
@@ -24,6 +30,12 @@ SEARCHERS: dict[str, Searcher] = {
     "ppo": reinforcement,
     "random": random_search,
     "ajpq": two_controllers,
+    "uniform": uniform,
+    "greedy": greedy,
+    "evolution": evolution,
+    "tpe": tpe,
+    "nsga2": nsga2,
+    "milp": milp,
 }
 
 __all__ = ["SEARCHERS", "Searcher", "Setup", "searcher"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from agents.searchers.setup import Setup, each_in_turn, reward_of
+from agents.searchers.setup import Hyperparameters, Setup, each_in_turn, hyperparameters, reward_of
 from agents.trials import Trials
 from envs.task import CompressionTask
 
 
 def random_search(setup: Setup) -> None:
     """Ask about settings drawn uniformly from all that the knobs allow."""
+    hyperparameters(setup, Hyperparameters)  # there are none
     each_in_turn(setup, _search)
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from agents.config import AgentConfig
 from agents.trials import SearchOver, Trials
+from ajpq.config import validated
+from ajpq.policy import CompressionPolicy
 from envs.task import CompressionTask
 
 
@@ -32,6 +36,27 @@ class Setup:
     folder: Path
 
 
+class Hyperparameters(BaseModel):
+    """What a searcher may be told in its YAML file; each has its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Own = TypeVar("Own", bound=Hyperparameters)
+
+
+def hyperparameters(setup: Setup, own: type[Own]) -> Own:
+    """The hyperparameters of a setup, checked.
+
+    Raises:
+        AjpqError: one is unknown or has no meaning.
+    """
+    found: Any = validated(
+        own, setup.config.hyperparameters, f"agent {setup.config.algorithm!r}: hyperparameters"
+    )
+    return found  # type: ignore[no-any-return]
+
+
 def reward_of(task: CompressionTask, trials: Trials, settings: np.ndarray) -> float:
     """Reward of the candidate that ``settings [L, K]`` in [0, 1] stand for, within the budget.
 
@@ -44,6 +69,24 @@ def reward_of(task: CompressionTask, trials: Trials, settings: np.ndarray) -> fl
 def within_budget(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
     """``settings`` moved onto a hard budget; a soft one is part of the reward."""
     return task.projected(settings) if task.hard else settings
+
+
+def fits(task: CompressionTask, policy: CompressionPolicy) -> bool:
+    """Does ``policy`` keep all bounds, margin included?"""
+    free, budget = 1 - task.margin, task.budget
+    if "size" in budget.bounds:  # cheaper to ask than the target
+        most = free * budget.bounds["size"] * budget.reference["size"]
+        if task.packed_bytes(policy) > most:
+            return False
+    return not budget.bounds or budget.met(task.price(policy), task.margin)
+
+
+def searched(task: CompressionTask) -> tuple[np.ndarray, np.ndarray]:
+    """``[L, K]`` least and largest settings to look at: all, or those near a border found."""
+    if not task.path:
+        return np.zeros(task.prior.shape), np.ones(task.prior.shape)
+    low, high = task.prior - task.reach, task.prior + task.reach
+    return np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
 
 
 def each_in_turn(

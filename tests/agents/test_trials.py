@@ -5,8 +5,9 @@ import pytest
 
 from agents.trials import SearchOver, Trials
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
+from ajpq.policy import LayerPolicy
 from ajpq.proposals import candidate_cost, scales
-from tests.envs.toy import toy_task
+from tests.envs.toy import joint_toy, toy_task
 
 
 def trials_of(**limits):
@@ -80,3 +81,15 @@ def test_a_candidate_costs_what_it_is_shown_and_three_times_what_it_is_trained_o
 def test_budgets_lie_equal_factors_apart():
     assert scales(1.0, 3) == (1.0,)
     assert scales(4.0, 3) == pytest.approx((1.0, 2.0, 4.0))
+
+
+def test_harms_are_paid_for_in_the_whole_too_and_end_with_the_images():
+    whole, task = trials_of(most_images=250), joint_toy(harm_images=100)
+    part = whole.part(0.8)
+    narrow = {"layer0": LayerPolicy(weight_bits=(2,) * 4, activation_bits=32)}
+    assert part.harm(task, narrow) == pytest.approx(1 / 16)
+    assert part.harm(task, narrow) == pytest.approx(1 / 16)
+    assert (part.images, whole.images) == (200, 200)
+    with pytest.raises(SearchOver):
+        part.harm(task, narrow)
+    assert not whole.over

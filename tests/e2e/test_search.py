@@ -89,6 +89,18 @@ def test_a_killed_search_resumes_to_the_same_result(finished, tmp_path, moment):
     ).read_bytes()
 
 
+@pytest.mark.parametrize("agent", ["tpe", "milp"])
+def test_other_searchers_resume_too(agent, tmp_path):
+    options = ("--agent", agent, "--target", "bismo")
+    run, whole = tmp_path / "killed", tmp_path / "whole"
+    assert search(whole, *options).returncode == 0
+    search_and_kill(run, lambda folder: lines_in_journal(folder) >= 3, *options)
+    outcome = search(run, *options, "--resume")
+    assert outcome.returncode == 0, outcome.stderr
+    assert journal(run) == journal(whole)
+    assert (run / "optuna.journal").exists() == (agent == "tpe")
+
+
 def test_with_a_bound_on_accuracy_the_candidates_walk_to_it_first(tmp_path):
     options = ("--max-drop", "10", "--size-ratio", "0.1", "--target", "bismo", "--episodes", "8")
     assert search(tmp_path / "run", *options).returncode == 0

@@ -10,7 +10,7 @@ from ajpq.policy import LayerPolicy, uniform_policy
 from envs.actions import channel_bits, make_knobs
 from envs.build import build_task, readers_together
 from envs.digits_task import digits_config
-from envs.ladders import differences, ladders
+from envs.ladders import differences, ladders, richest, rungs_near, settings_at
 
 
 def test_every_rung_is_another_number_of_channels_or_another_width():
@@ -61,6 +61,16 @@ def test_channels_go_in_blocks_as_far_as_the_knob(count, block, expected):
 def test_what_cannot_be_pruned_or_has_one_width_has_no_ladder():
     knobs = make_knobs((0, 4), (8,), max_sparsity=0.5, fixed_bits=None)
     assert ladders(knobs, [8, 8], (0, 1), (0, 1), [False, False]) == []
+
+
+def test_positions_and_settings_are_told_from_each_other():
+    knobs = make_knobs((0, 2, 4, 8), (4, 8), max_sparsity=0.75, fixed_bits=None)
+    found = ladders(knobs, [8, 8], (0, 0), (0, 1), [True, True])
+    top = (0,) * len(found)
+    assert np.array_equal(settings_at(knobs, 2, found, top), richest(knobs, 2))
+    assert richest(knobs, 2).tolist() == [[0.25, 1.0, 0.0, 1.0]] * 2
+    rungs = (2, 1, 0, 2, 1)
+    assert rungs_near(found, settings_at(knobs, 2, found, rungs) + 0.01) == rungs
 
 
 def test_differences_leave_real_what_did_not_change():
