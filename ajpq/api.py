@@ -1,4 +1,4 @@
-"""The Python API: ``search``, ``compress``, ``replay``, ``export``, ``report``."""
+"""The Python API: ``search``, ``compare``, ``compress``, ``replay``, ``export``, ``report``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from agents.config import load_agent_config
 from agents.searchers import searcher
 from ajpq.base import build_problem
 from ajpq.checkpoints import save_tensors
+from ajpq.comparison import compare
 from ajpq.config import CompressConfig, FinalRound, RunConfig, SearchConfig
 from ajpq.contest import contest
 from ajpq.evaluate import Metrics, exact_costs, measured
@@ -50,7 +51,7 @@ from hw_models.registry import load_target
 
 BASE_WEIGHTS = "base.safetensors"
 
-__all__ = ["compress", "export", "replay", "report", "search"]
+__all__ = ["compare", "compress", "export", "replay", "report", "search"]
 
 
 def search(

@@ -6,9 +6,9 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -16,7 +16,7 @@ from rich.console import Console
 from ajpq.config import Run, RunConfig, load_run, on_top, validated_run
 from ajpq.memory import keep_freed_memory
 from ajpq.progress import ConsoleProgress
-from ajpq.runs.folder import load_config
+from ajpq.runs.folder import stored_config
 from hw_models.errors import AjpqError
 
 
@@ -27,6 +27,8 @@ def option(metavar: str, hint: str = "default: the config's") -> Any:
 
 Text = Annotated[str | None, option("NAME")]
 Count = Annotated[int | None, option("N")]
+Bound = Annotated[float | Literal["none"] | None, option("RATIO")]
+Limits = Annotated[tuple[str, ...], option("COST=BOUND ...", "")]
 
 
 def run(command: Callable[..., None], *, prog: str) -> None:
@@ -77,6 +79,29 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def bounds_given(**bounds: float | Literal["none"] | None) -> dict[str, float | None]:
+    """The bounds that the user set or, with "none", took away."""
+    return {
+        name: None if bound == "none" else bound
+        for name, bound in bounds.items()
+        if bound is not None
+    }
+
+
+def limits_given(limits: Sequence[str]) -> dict[str, dict[str, str]]:
+    """``COST=BOUND`` of the user as the setting ``limits``; nothing without any.
+
+    Raises:
+        AjpqError: a text of another form.
+    """
+    pairs = {}
+    for text in limits:
+        cost, equals, pairs[cost] = text.partition("=")
+        if not equals:
+            raise AjpqError(f"--limit: expected COST=BOUND, such as flash=128kB, got {text!r}")
+    return {"limits": pairs} if pairs else {}
+
+
 def settings_of(
     kind: type[Run],
     overrides: dict[str, Any],
@@ -96,7 +121,7 @@ def settings_of(
     if run_dir is None:
         raise AjpqError("--resume needs --run-dir, the folder to continue in")
     if (run_dir / "config.yaml").exists():
-        stored = load_config(run_dir).model_dump()
+        stored = stored_config(run_dir).model_dump()
         return validated_run(kind, on_top(stored, overrides), f"run folder {run_dir}")
     if config is None:
         raise AjpqError(

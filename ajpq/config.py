@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import re
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -167,8 +167,8 @@ class ProblemConfig(_Frozen):
         return re.sub(r"[^A-Za-z0-9_.]+", "-", self.model.rpartition("/")[2]).strip("-")
 
 
-class SearchConfig(ProblemConfig):
-    """A search: a problem, a budget, an agent, recipes.
+class SearchSettings(ProblemConfig):
+    """What a search is told: a problem, a budget, an agent, recipes.
 
     Attributes:
         latency_ratio: upper bound on latency relative to the unpruned int8 network.
@@ -191,7 +191,6 @@ class SearchConfig(ProblemConfig):
         kl_weight: the reward is top-1 (0..1) minus this times the KL divergence in nats.
     """
 
-    kind: Literal["search"] = "search"
     latency_ratio: float | None = Field(default=None, gt=0)
     size_ratio: float | None = Field(default=None, gt=0)
     limits: dict[str, str] = Field(default_factory=dict)
@@ -239,11 +238,17 @@ class SearchConfig(ProblemConfig):
         return limits
 
     @model_validator(mode="after")
-    def _rounds_shrink(self) -> SearchConfig:
+    def _rounds_shrink(self) -> Self:
         keeps = [stage.keep for stage in self.final]
         if keeps != sorted(keeps, reverse=True):
             raise ValueError(f"the rounds of `final` must keep fewer and fewer, got {keeps}")
         return self
+
+
+class SearchConfig(SearchSettings):
+    """A search."""
+
+    kind: Literal["search"] = "search"
 
 
 class CompressConfig(ProblemConfig):
@@ -275,8 +280,9 @@ class CompressConfig(ProblemConfig):
         return self.recipe
 
 
+_KINDS = ("search", "compress", "compare")
 RunConfig = SearchConfig | CompressConfig
-Run = TypeVar("Run", SearchConfig, CompressConfig)
+Run = TypeVar("Run", bound=ProblemConfig)
 
 
 def load_run(kind: type[Run], name: str, overrides: dict[str, Any]) -> Run:
@@ -310,13 +316,16 @@ def validated_run(model: type[Run], content: dict[str, Any], source: str) -> Run
     """``content`` with named recipes filled in, as the settings of this kind of run.
 
     Raises:
-        AjpqError: a misfit, or settings of the other kind of run.
+        AjpqError: a misfit, or settings of another kind of run.
     """
-    wanted, found = ("search", "compress") if model is SearchConfig else ("compress", "search")
-    if content.get("kind", "search") == found:
-        hint = "" if "kind" in content else "; if it should be one, add `kind: compress`"
+    (wanted,) = get_args(model.model_fields["kind"].annotation)
+    found = content.get("kind", "search")
+    # A comparison is of searches: their settings are settings of it too.
+    if found in _KINDS and found != wanted and (found, wanted) != ("search", "compare"):
+        hint = "" if "kind" in content else f"; if it should be one, add `kind: {wanted}`"
         raise AjpqError(f"{source} is for python -m ajpq.{found}, not for ajpq.{wanted}{hint}")
-    config: Run = validated(model, with_recipes(content), source)
+    filled = with_recipes({**content, "kind": wanted if found == "search" else found})
+    config: Run = validated(model, filled, source)
     return config
 
 

@@ -47,6 +47,9 @@ class Progress(Protocol):
     def training_step(self, label: str, step: int, total: int, loss: float) -> None:
         """One step of fine-tuning."""
 
+    def part(self, label: str, done: int, total: int) -> None:
+        """``done`` of several equal parts are done; ``label`` says where the next one is."""
+
     def watch(self, label: str) -> Watch:
         """Reports a compression's steps under ``label``."""
 
@@ -71,6 +74,9 @@ class SilentProgress:
         """Nothing."""
 
     def training_step(self, label: str, step: int, total: int, loss: float) -> None:
+        """Nothing."""
+
+    def part(self, label: str, done: int, total: int) -> None:
         """Nothing."""
 
     def watch(self, label: str) -> Watch:
@@ -121,6 +127,10 @@ class ConsoleProgress:
     def training_step(self, label: str, step: int, total: int, loss: float) -> None:
         """One step of fine-tuning."""
         self._show(label, step, total, f"{label}  loss {loss:.3f}")
+
+    def part(self, label: str, done: int, total: int) -> None:
+        """One bar over all parts."""
+        self._show("parts", done, total, label)
 
     def candidate(self, done: int, total: int, best: dict[str, Any], budget: Budget) -> None:
         """One more candidate, and the best so far."""

@@ -30,16 +30,22 @@ def propose(
     run_dir: Path,
     progress: Progress,
     train_images: int = 0,
-) -> None:
+    seed: int | None = None,
+) -> int:
     """Fill ``log`` with candidates; keep what the searcher has learned from them.
 
     Args:
         train_images: of which a recipe's epochs consist.
+        seed: of the searcher, and of nothing else; the config's by default.
+
+    Returns:
+        Images that it took, sensitivities included.
     """
 
     def judged(asked: CompressionTask, policy: CompressionPolicy) -> Metrics:
+        spent = trials.images
         metrics = asked.assess(policy)
-        log.keep(policy, metrics, asked.score(metrics))
+        log.keep(policy, metrics, asked.score(metrics), spent)
         progress.candidate(len(log.entries), config.episodes, log.best, task.budget)
         return metrics
 
@@ -54,17 +60,23 @@ def propose(
     if task.path:
         task = _at_the_border(task, trials)
     tasks = tuple(task.at(scale) for scale in scales(config.budget_range, config.budgets))
-    setup = Setup(tasks, trials, agent_config, config.seed, run_dir)
+    setup = Setup(tasks, trials, agent_config, config.seed if seed is None else seed, run_dir)
     with contextlib.suppress(SearchOver):
         searcher(agent_config.algorithm)(setup)
+    return trials.images
 
 
 def candidate_cost(recipe: Recipe, train_images: int, metrics: Metrics) -> int:
     """Images that a candidate has taken: shown once, trained on three times."""
+    return candidate_images(recipe, train_images, metrics.images or 0)
+
+
+def candidate_images(recipe: Recipe, train_images: int, shown: int) -> int:
+    """:func:`candidate_cost` of one that is ranked by ``shown`` images."""
     calibration = recipe.calibration
     batches = max(calibration.batchnorm_batches, calibration.range_batches)
     trained = sum(stage.total_steps(train_images) * stage.batch_size for stage in recipe.stages)
-    return batches * calibration.batch_size + 3 * trained + (metrics.images or 0)
+    return batches * calibration.batch_size + 3 * trained + shown
 
 
 def scales(budget_range: float, count: int) -> tuple[float, ...]:

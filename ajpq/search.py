@@ -8,11 +8,9 @@ from typing import Annotated, Literal
 import tyro
 
 from ajpq import api, cli
-from ajpq.cli import Count, Text, option
+from ajpq.cli import Bound, Count, Limits, Text, option
 from ajpq.config import SearchConfig
-from hw_models.errors import AjpqError
 
-Bound = Annotated[float | Literal["none"] | None, option("RATIO")]
 Number = Annotated[float | None, option("POINTS")]
 Minutes = Annotated[float | None, option("MINUTES")]
 Mode = Annotated[Literal["hard", "soft"] | None, option("hard|soft")]
@@ -25,7 +23,7 @@ def main(
     checkpoint: Text = None,
     latency_ratio: Bound = None,
     size_ratio: Bound = None,
-    limit: Annotated[tuple[str, ...], option("COST=BOUND ...", "")] = (),
+    limit: Limits = (),
     max_drop: Number = None,
     budget_mode: Mode = None,
     episodes: Count = None,
@@ -90,13 +88,10 @@ def main(
         image_size=image_size,
         seed=seed,
     )
-    if limit:
-        overrides["limits"] = dict(_pair(text) for text in limit)
-    for name, bound in (("latency_ratio", latency_ratio), ("size_ratio", size_ratio)):
-        if bound == "none" or (bound is None and max_drop is not None):
-            overrides[name] = None
-        elif bound is not None:
-            overrides[name] = bound
+    if max_drop is not None:
+        overrides |= {"latency_ratio": None, "size_ratio": None}
+    overrides |= cli.bounds_given(latency_ratio=latency_ratio, size_ratio=size_ratio)
+    overrides |= cli.limits_given(limit)
     settings = cli.settings_of(
         SearchConfig,
         overrides,
@@ -106,13 +101,6 @@ def main(
         default="digits" if data in (None, "digits") else "default",
     )
     cli.perform(api.search, settings, run_dir, resume)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    cost, equals, bound = text.partition("=")
-    if not equals:
-        raise AjpqError(f"--limit: expected COST=BOUND, such as flash=128kB, got {text!r}")
-    return cost, bound
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Which candidates a search with a bound on the drop asks about, and where the agent goes on."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from agents.config import AgentConfig
 from ajpq.config import load_search_config
 from ajpq.progress import SilentProgress
-from ajpq.proposals import propose
+from ajpq.proposals import candidate_images, propose
 from ajpq.runs.candidates import CandidateLog
 from ajpq.runs.journal import Journal
 from envs.actions import KEEP_ALL
@@ -72,3 +73,41 @@ def test_few_episodes_leave_one_for_the_agent(tmp_path):
 
 def test_when_the_time_is_over_the_first_position_stays_a_candidate(tmp_path):
     assert proposed(tmp_path, 5, time_budget_s=1e-9) == [[0, 0, 0]]
+
+
+def test_the_seed_of_the_searcher_is_not_that_of_the_problem(tmp_path):
+    """Random search under another seed asks for others; the config stays as it is."""
+    config = load_search_config("digits", {"episodes": 6, "seed": 3})
+
+    def hashes(name, seed):
+        log = CandidateLog(Journal(tmp_path / name))
+        judge = toy_task().judge
+        task = dataclasses.replace(
+            toy_task(),
+            judge=lambda policy, budget: log.assess(policy, lambda p: judge(p, budget)),
+        )
+        agent = AgentConfig(algorithm="random")
+        propose(config, agent, task, log, tmp_path, SilentProgress(), seed=seed)
+        return [entry["hash"] for entry in log.entries]
+
+    assert hashes("config", None) == hashes("same", 3)
+    assert hashes("other", 4) != hashes("config", None)
+
+
+def test_candidates_tell_what_had_been_spent_before_them(tmp_path):
+    log = CandidateLog(Journal(tmp_path / "journal.jsonl"))
+    judge = toy_task().judge
+
+    def judged(policy, budget):
+        shown = log.assess(policy, lambda p: judge(p, budget)).model_copy(update={"images": 7})
+        return shown
+
+    task = dataclasses.replace(toy_task(), judge=judged, spent_images=100)
+    config = load_search_config("digits", {"images": 700})
+    plain = candidate_images(config.candidate, 0, 7)
+    agent = AgentConfig(algorithm="random")
+    images = propose(config, agent, task, log, tmp_path, SilentProgress())
+    spent = [entry["spent"] for entry in log.entries]
+    assert spent[0] == 100
+    assert {b - a for a, b in itertools.pairwise(spent)} <= {0, plain}
+    assert spent[-1] < 700 <= images == spent[-1] + plain

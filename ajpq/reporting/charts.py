@@ -12,18 +12,19 @@ from ajpq.policy import CompressionPolicy
 from ajpq.reporting.record import Point, RunRecord, width_counts
 from ajpq.reporting.style import BLUE, GREY, ORANGE, RED, WIDTH_COLORS, width_name
 
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
-def _figure(x_title: str, y_title: str, height: int = 420) -> go.Figure:
+def empty_figure(x_title: str, y_title: str, height: int = 420) -> go.Figure:
+    """A chart without traces, in the style of the page."""
     figure = go.Figure()
     figure.update_layout(
         template="plotly_white",
         height=height,
         margin={"l": 56, "r": 12, "t": 12, "b": 48},
-        font={"family": _FONT, "size": 13, "color": "#1f2933"},
+        font={"family": FONT, "size": 13, "color": "#1f2933"},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hoverlabel={"font": {"family": _FONT}},
+        hoverlabel={"font": {"family": FONT}},
         xaxis_title=x_title,
         yaxis_title=y_title,
     )
@@ -64,7 +65,7 @@ def trade_off_chart(run: RunRecord, axis: str, unit: str, factor: float) -> go.F
     known = [p for p in run.points if getattr(p, axis) is not None]
     if not known:
         return None
-    figure = _figure(unit, "top-1 on validation images, %")
+    figure = empty_figure(unit, "top-1 on validation images, %")
     front = sorted((p for p in known if p.on_front), key=lambda p: getattr(p, axis))
     others = [p for p in known if not p.on_front]
     for points, name, color, size in ((others, "candidate", GREY, 6), (front, "front", BLUE, 9)):
@@ -98,7 +99,7 @@ def latency_chart(run: RunRecord) -> go.Figure | None:
         for name in before | after
         if before.get(name, 0) >= least[0] or after.get(name, 0) >= least[1]
     ]
-    figure = _figure("latency, µs", "", height=120 + 30 * len(names))
+    figure = empty_figure("latency, µs", "", height=120 + 30 * len(names))
     for latencies, side, color in ((before, "baseline", ORANGE), (after, "found", RED)):
         figure.add_trace(
             go.Bar(
@@ -118,7 +119,7 @@ def latency_chart(run: RunRecord) -> go.Figure | None:
 def width_chart(policy: CompressionPolicy) -> go.Figure:
     """One stacked bar per layer: how many channels have which width."""
     names = [html.escape(name) for name in policy.layers]
-    figure = _figure("output channels", "", height=120 + 24 * len(names))
+    figure = empty_figure("output channels", "", height=120 + 24 * len(names))
     activations = [layer.activation_bits for layer in policy.layers.values()]
     for bits, counts in width_counts(policy).items():
         figure.add_trace(
@@ -145,7 +146,7 @@ def reward_chart(run: RunRecord) -> go.Figure | None:
     if not rewards:
         return None
     index, reward = zip(*rewards, strict=True)
-    figure = _figure("candidate", "reward", height=360)
+    figure = empty_figure("candidate", "reward", height=360)
     marker = {"color": GREY, "size": 5, "opacity": 0.6}
     figure.add_trace(go.Scatter(x=index, y=reward, mode="markers", name="candidate", marker=marker))
     best = list(accumulate(reward, max))
@@ -159,7 +160,7 @@ def seconds_chart(run: RunRecord) -> go.Figure | None:
     known = [e for e in run.candidates if e.get("seconds") is not None]
     if not known:
         return None
-    figure = _figure("candidate", "seconds", height=360)
+    figure = empty_figure("candidate", "seconds", height=360)
     x, y = [e["index"] for e in known], [e["seconds"] for e in known]
     figure.add_trace(go.Bar(x=x, y=y, marker={"color": BLUE}, name="seconds"))
     return figure

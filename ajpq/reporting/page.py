@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import plotly.graph_objects as go
@@ -60,6 +61,18 @@ def write_report(run_dir: Path) -> Path:
 
 
 def _render(run: RunRecord) -> str:
+    return rendered(
+        "report.html.j2",
+        run=run,
+        rows=headline(run),
+        facts=_facts(run),
+        sections=_sections(run),
+        versions=dict(run.result.get("versions") or {}),
+    )
+
+
+def rendered(template: str, **content: Any) -> str:
+    """A page that needs no network."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ajpq", "templates"),
         autoescape=True,
@@ -67,14 +80,7 @@ def _render(run: RunRecord) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(
-        run=run,
-        rows=headline(run),
-        facts=_facts(run),
-        sections=_sections(run),
-        versions=dict(run.result.get("versions") or {}),
-        plotly=get_plotlyjs(),
-    )
+    return environment.get_template(template).render(plotly=get_plotlyjs(), **content)
 
 
 def headline(run: RunRecord) -> list[Row]:
@@ -163,13 +169,13 @@ def _sections(run: RunRecord) -> list[Section]:
         ("seconds", "Time per candidate", "Seconds of wall clock.", seconds_chart(run)),
     ]
     return [
-        Section(name, title, note, _json(figure))
+        Section(name, title, note, figure_json(figure))
         for name, title, note, figure in candidates
         if figure is not None
     ]
 
 
-def _json(figure: go.Figure) -> str:
+def figure_json(figure: go.Figure) -> str:
     """JSON that cannot end the script element it stands in."""
     text: str = figure.to_json()
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 BLUE, ORANGE, RED, GREY = "#0072b2", "#e69f00", "#d55e00", "#9aa5b1"
+SERIES = (BLUE, ORANGE, "#009e73", "#cc79a7", RED, "#56b4e9", "#16161d", "#8c6d31")
+"""For lines that have to be told apart; after Okabe and Ito."""
+
 WIDTH_COLORS = {
     0: "#d5d9de",
     2: "#fde725",

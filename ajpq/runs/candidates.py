@@ -36,8 +36,14 @@ class CandidateLog:
         self._recorded = recorded
         return metrics
 
-    def keep(self, policy: CompressionPolicy, metrics: Metrics, reward: float) -> None:
-        """Journal the candidate that was assessed last."""
+    def keep(
+        self, policy: CompressionPolicy, metrics: Metrics, reward: float, spent: int = 0
+    ) -> None:
+        """Journal the candidate that was assessed last.
+
+        Args:
+            spent: images that the search had taken before it asked for this one.
+        """
         entry = self._recorded or self.journal.append(
             {
                 "kind": "candidate",
@@ -46,6 +52,7 @@ class CandidateLog:
                 "policy": policy.model_dump(mode="json"),
                 "metrics": metrics.model_dump(mode="json"),
                 "reward": reward,
+                "spent": spent,
             }
         )
         self.entries.append(entry)

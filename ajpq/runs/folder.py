@@ -17,8 +17,9 @@ import yaml
 from torch import Tensor
 
 from ajpq.checkpoints import load_tensors, save_tensors
+from ajpq.compare_config import CompareConfig
 from ajpq.compressed import CompressedWeights
-from ajpq.config import CompressConfig, RunConfig, SearchConfig, validated
+from ajpq.config import CompressConfig, ProblemConfig, RunConfig, SearchConfig, validated
 from ajpq.files import write_atomically
 from ajpq.grids import ActivationRange
 from ajpq.runs.journal import read_journal
@@ -27,7 +28,7 @@ from hw_models.errors import AjpqError
 _LATENT, _COMPRESSED, _RANGE, _SCALES = "latent.", "compressed.", "range.", "scales."
 
 
-def create_run(run_dir: Path, config: RunConfig) -> None:
+def create_run(run_dir: Path, config: ProblemConfig) -> None:
     """Create the folder with its configuration and the command line."""
     run_dir.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
@@ -53,7 +54,7 @@ def check_new(run_dir: Path) -> None:
         raise AjpqError(f"run folder {run_dir} already exists; add --resume or choose another")
 
 
-def check_resumable(run_dir: Path, config: RunConfig) -> None:
+def check_resumable(run_dir: Path, config: ProblemConfig) -> None:
     """Does the folder hold a run of ``config``, with a sound journal?
 
     Raises:
@@ -63,7 +64,7 @@ def check_resumable(run_dir: Path, config: RunConfig) -> None:
     read_journal(run_dir / "journal.jsonl")
     if not run_dir.exists() or not any(run_dir.iterdir()):
         return  # Interrupted before its first result: there is nothing to lose.
-    stored = load_config(run_dir)
+    stored = stored_config(run_dir)
     given = config.model_dump(mode="json")
     changed = [k for k, v in stored.model_dump(mode="json").items() if v != given.get(k)]
     if changed:
@@ -79,6 +80,18 @@ def load_config(run_dir: Path) -> RunConfig:
     Raises:
         AjpqError: ``run_dir`` is no run folder.
     """
+    config = stored_config(run_dir)
+    if isinstance(config, CompareConfig):
+        raise AjpqError(f"{run_dir} is no run folder but a comparison of searches")
+    return config
+
+
+def stored_config(run_dir: Path) -> RunConfig | CompareConfig:
+    """The configuration that a run or a comparison was started with.
+
+    Raises:
+        AjpqError: ``run_dir`` is neither.
+    """
     path = run_dir / "config.yaml"
     try:
         content = yaml.safe_load(path.read_text())
@@ -86,8 +99,10 @@ def load_config(run_dir: Path) -> RunConfig:
         raise AjpqError(f"{run_dir} is no run folder: {path.name}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise AjpqError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-    searched = not isinstance(content, dict) or content.get("kind", "search") == "search"
-    config: RunConfig = validated(SearchConfig if searched else CompressConfig, content, str(path))
+    kind = content.get("kind", "search") if isinstance(content, dict) else "search"
+    known: dict[str, type[ProblemConfig]] = {"compress": CompressConfig, "compare": CompareConfig}
+    wanted = known.get(str(kind), SearchConfig)
+    config: RunConfig | CompareConfig = validated(wanted, content, str(path))
     return config
 
 
