@@ -195,9 +195,7 @@ def train_base(
             continue
         inputs = StageInputs(
             graph=graph,
-            batches=training_batches(
-                dataset, train, stage.batch_size, seed + number, stage.cutout
-            ),
+            batches=training_batches(dataset, train, stage.batch_size, seed + number, stage.cutout),
             steps_per_epoch=stage.steps_per_epoch(len(train)),
         )
         total = stage.total_steps(len(train))
