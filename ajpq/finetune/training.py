@@ -42,6 +42,11 @@ class DivergedError(AjpqError):
         super().__init__(
             f"the {mode} training diverged: loss {loss} at step {step}; lower its learning rate"
         )
+        self.details = (mode, step, loss)
+
+    def __reduce__(self) -> tuple[type[DivergedError], tuple[str, int, float]]:
+        """It may have been raised in a worker process."""
+        return DivergedError, self.details
 
 
 @dataclass(frozen=True, eq=False)
