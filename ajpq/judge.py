@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from ajpq.compressed import CompressedWeights
 from ajpq.evaluate import Images, Metrics, costs_in_loop, measured
+from ajpq.executor import Executor, Report
 from ajpq.fidelity import Rival, logits_until_lost, lost_points
 from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import DivergedError
@@ -96,6 +99,36 @@ def judge_against(
         top1 = 100 * float(rival.right.double().mean()) - lost_points(rival, right)[0]
         metrics = metrics.model_copy(update={"top1_val": max(top1, 0.0)})
     return metrics.model_copy(update={"images": len(right)}), right
+
+
+def judge_many(
+    executor: Executor,
+    recipe: Recipe,
+    policies: Sequence[CompressionPolicy],
+    rival: Rival | None = None,
+) -> list[tuple[Metrics, Tensor]]:
+    """:func:`judge_against` of a whole generation, for searchers that propose several at once.
+
+    Which worker judges a candidate changes nothing; how many threads it has may change last bits.
+
+    Args:
+        executor: shares the problem. Workers cannot be given a target whose class is in a file.
+        rival: the same for all, whatever comes out meanwhile.
+    """
+    return executor.map(_judge_one, [(recipe, policy, rival) for policy in policies])
+
+
+def _judge_one(
+    problem: Problem, item: tuple[Recipe, CompressionPolicy, Rival | None], report: Report
+) -> tuple[Metrics, Tensor]:
+    recipe, policy, rival = item
+    return judge_against(problem, recipe, policy, rival, _shared_here(problem, recipe))
+
+
+@functools.lru_cache(maxsize=1)
+def _shared_here(problem: Problem, recipe: Recipe) -> Shared | None:
+    """In a worker from one candidate to the next, and from one generation to the next."""
+    return shared_by_candidates(problem, recipe)
 
 
 def _first(sample: Images, count: int) -> Images:
