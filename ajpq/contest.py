@@ -27,6 +27,7 @@ def contest(
     Args:
         met: does a candidate keep all bounds on costs?
     """
+    told_by_accuracy = config.kl_weight == 0 and config.budget_mode == "hard"
     right: dict[str, Tensor] = {}
     sample, recipe = problem.search_sample, config.candidate
     shared = shared_by_candidates(problem, recipe)
@@ -37,7 +38,7 @@ def contest(
         return right[policy.hash]
 
     def rival() -> Rival | None:
-        if config.kl_weight > 0 or config.budget_mode == "soft":
+        if not told_by_accuracy:
             return None
         if config.max_drop is not None:
             assert sample.float_logits is not None
@@ -46,7 +47,8 @@ def contest(
         return None if last is None else Rival(known(last))
 
     def judged(policy: CompressionPolicy) -> Metrics:
-        metrics, answers = judge_against(problem, recipe, policy, rival(), shared)
+        gains = log.gains if told_by_accuracy else None
+        metrics, answers = judge_against(problem, recipe, policy, rival(), shared, gains)
         if len(answers) == len(sample.labels):
             right[policy.hash] = answers
         return metrics

@@ -82,8 +82,7 @@ def first_steps(problem: Problem, entrant: Entrant, report: Report) -> None:
 
 def samples_in(problem: Problem, entrant: Entrant) -> float:
     """How many times longer than :func:`first_steps` the whole training is."""
-    images = len(problem.split.train)
-    return sum(stage.total_steps(images) for stage in entrant.recipe.stages) / SAMPLE_STEPS
+    return entrant.recipe.steps(len(problem.split.train)) / SAMPLE_STEPS
 
 
 def _shortened(problem: Problem, recipe: Recipe) -> Recipe:
