@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from agents.config import load_agent_config
 from agents.searchers import searcher
 from ajpq.base import build_problem
@@ -18,6 +20,7 @@ from ajpq.comparison import compare
 from ajpq.config import CompressConfig, FinalRound, RunConfig, SearchConfig
 from ajpq.contest import contest
 from ajpq.evaluate import Metrics, exact_costs, measured
+from ajpq.executor import thread_count
 from ajpq.exporters import EXPORTERS
 from ajpq.finalists import Finalist, run_finals, validation_images
 from ajpq.judge import judge
@@ -114,6 +117,8 @@ def search(
             log.journal,
             run_dir / "checkpoints",
             progress.training_step,
+            config.workers,
+            progress.note,
         )
     with progress.phase("measuring the winner on the test images"):
         result = _finish(config, problem, winner, run_dir, started)
@@ -278,7 +283,10 @@ def replay(
         problem = build_problem(_with_own_base(config, run_dir))
     check_policy(policy, problem.channels, problem.target)
     if retrain:
-        with progress.phase("repeating the fine-tuning"):
+        with (
+            progress.phase("repeating the fine-tuning"),
+            thread_count(result.get("threads") or torch.get_num_threads()),
+        ):
             weights = fine_tune(problem, policy, config.full_recipe, progress.watch("replay"))
     else:
         weights = load_weights(run_dir / "weights.safetensors")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import re
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -189,6 +189,10 @@ class SearchSettings(ProblemConfig):
         time_budget_s: stop proposing candidates after so many seconds of evaluation.
         fixed_bits: every kernel has this width or 0 (fixed-precision mode).
         kl_weight: the reward is top-1 (0..1) minus this times the KL divergence in nats.
+        workers: so many finalists of a round are fine-tuned side by side, each on its share of the
+            threads; ``auto`` measures whether that is faster and remembers it for this run. Another
+            run of the same seed may then measure otherwise, and the last bits depend on the threads
+            of a training: a number is what repeats a result.
     """
 
     latency_ratio: float | None = Field(default=None, gt=0)
@@ -206,6 +210,7 @@ class SearchSettings(ProblemConfig):
     fixed_bits: int | None = Field(default=None, ge=2, le=8)
     max_sparsity: float = Field(default=0.75, ge=0, lt=1)
     kl_weight: float = Field(default=0.0, ge=0)
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     candidate: Recipe = Recipe(name="none")
     final: tuple[FinalRound, ...] = Field(default=(), min_length=1)
 

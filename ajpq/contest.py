@@ -32,6 +32,7 @@ def contest(
     to beat the last of those that would be in the finals of its budget at present. Rewards of more
     than accuracy cannot be told early, and so nothing is given up there.
     """
+    told_by_accuracy = config.kl_weight == 0 and config.budget_mode == "hard"
     right: dict[str, Tensor] = {}
     sample, recipe = problem.search_sample, config.candidate
     shared = shared_by_candidates(problem, recipe)
@@ -42,7 +43,7 @@ def contest(
         return right[policy.hash]
 
     def rival(budget: Bounds) -> Rival | None:
-        if config.kl_weight > 0 or config.budget_mode == "soft":
+        if not told_by_accuracy:
             return None
         if config.max_drop is not None:
             assert sample.float_logits is not None
@@ -51,7 +52,8 @@ def contest(
         return None if last is None else Rival(known(last))
 
     def judged(policy: CompressionPolicy, budget: Bounds) -> Metrics:
-        metrics, answers = judge_against(problem, recipe, policy, rival(budget), shared)
+        gains = log.gains if told_by_accuracy else None
+        metrics, answers = judge_against(problem, recipe, policy, rival(budget), shared, gains)
         if len(answers) == len(sample.labels):
             right[policy.hash] = answers
         return metrics

@@ -44,11 +44,14 @@ class Metrics(Costs):
         kl: mean KL divergence from the uncompressed network's predictions, nats per image.
         images: how many of them a candidate was shown before it was given up, or all; None where
             nothing is ever given up.
+        gains: points of top-1 that a candidate with a training gained between each look at it and
+            the end; None if there was no look, or not all images were seen.
     """
 
     top1_val: float
     kl: float
     images: int | None = None
+    gains: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,26 +13,37 @@ import torch
 from ajpq import data as ajpq_data
 from ajpq.compressed import CompressedWeights
 from ajpq.config import FinalRound
+from ajpq.entrants import (
+    Entrant,
+    OnStep,
+    entrant,
+    first_steps,
+    for_training,
+    samples_in,
+    train_all,
+)
 from ajpq.evaluate import Images, Metrics, exact_costs, measured, top1
+from ajpq.executor import nothing
+from ajpq.pace import Plan, described, in_process, made_plan
 from ajpq.policy import CompressionPolicy
-from ajpq.problem import Problem, Watch, fine_tune, float_logits, network_of
+from ajpq.problem import Problem, float_logits, network_of
 from ajpq.reference import simulate
-from ajpq.runs.folder import load_weights, save_weights
+from ajpq.runs.folder import load_weights
 from ajpq.runs.journal import Journal
-from ajpq.runs.stages import load_snapshot, save_snapshot
-
-OnStep = Callable[[str, int, int, float], None]
-"""Called with a label, the step, the total number of steps, and the loss."""
 
 
 @dataclass(frozen=True, eq=False)
 class Finalist:
-    """A candidate after a round's recipe; ``metrics`` are on the whole validation split."""
+    """A candidate after a round's recipe; ``metrics`` are on the whole validation split.
+
+    The last bits of the weights depend on the ``threads`` that trained them.
+    """
 
     policy: CompressionPolicy
     metrics: Metrics
     weights: CompressedWeights
     keeps_full_precision: bool
+    threads: int | None = None
 
 
 def validation_images(problem: Problem) -> Images:
@@ -51,6 +62,8 @@ def run_finals(
     journal: Journal,
     folder: Path,
     on_step: OnStep,
+    workers: int | Literal["auto"] = 1,
+    note: Callable[[str], None] = nothing,
 ) -> Finalist:
     """Fine-tune the best of ``ranked`` round by round and return the best of the last round.
 
@@ -59,6 +72,8 @@ def run_finals(
         better: sort key of metrics and the uncompressed network's top-1 on the same images;
             larger is better.
         folder: snapshots and weights of finished finalists; lets a killed run continue.
+        workers: so many of a round are fine-tuned at the same time, or as many as pay.
+        note: told what was measured of that.
     """
     sample = validation_images(problem)
     assert sample.float_logits is not None
@@ -66,67 +81,65 @@ def run_finals(
     order = list(ranked)
     finalists: list[Finalist] = []
     for number, stage in enumerate(rounds):
-        entrants = order[: stage.keep]
+        entrants = [entrant(folder, number, stage, policy) for policy in order[: stage.keep]]
+        plan = _plan(problem, number, entrants, workers, journal, note)
+        train_all(problem, entrants, plan, on_step)
         finalists = [
-            _finalist(problem, stage, number, policy, sample, journal, folder, on_step)
-            for policy in entrants
+            _measured(problem, number, each, plan.threads_of(place), sample, journal)
+            for place, each in enumerate(entrants)
         ]
         finalists.sort(key=lambda found: better(found.metrics, float_top1), reverse=True)
         order = [found.policy for found in finalists]
     return finalists[0]
 
 
-def _finalist(
+def _plan(
     problem: Problem,
-    stage: FinalRound,
     number: int,
-    policy: CompressionPolicy,
+    entrants: Sequence[Entrant],
+    workers: int | Literal["auto"],
+    journal: Journal,
+    note: Callable[[str], None],
+) -> Plan:
+    """Where this round's trainings run: as an earlier life of the run has chosen, or chosen now."""
+    if workers == 1 or len(entrants) < 2:
+        return in_process()
+    recorded = journal.next_recorded(kind="workers", round=number)
+    if recorded is not None:
+        return Plan(**recorded["plan"])
+    plan = made_plan(
+        workers, for_training(problem), first_steps, entrants, samples_in(problem, entrants[0])
+    )
+    journal.append({"kind": "workers", "round": number, "plan": asdict(plan)})
+    note(described(plan, len(entrants)))
+    return plan
+
+
+def _measured(
+    problem: Problem,
+    number: int,
+    trained: Entrant,
+    threads: int,
     sample: Images,
     journal: Journal,
-    folder: Path,
-    on_step: OnStep,
 ) -> Finalist:
-    stem = f"round{number}-{policy.hash}"
-    done, part = folder / f"{stem}.safetensors", folder / f"{stem}.part"
+    policy, recipe = trained.policy, trained.recipe
     recorded = journal.next_recorded(kind="finalist", round=number, hash=policy.hash)
-    if done.exists():
-        weights = load_weights(done)
-    else:
-        label = f"{stage.recipe.name} {policy.hash[:6]}"
-        weights = _fine_tuned(problem, stage, policy, part, label, on_step)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_weights(done, weights)
-        part.unlink(missing_ok=True)  # only now: hours may be in it
-    if recorded is not None:
-        metrics = Metrics.model_validate(recorded["metrics"])
-    else:
+    weights = load_weights(trained.done)
+    if recorded is None:
         network = network_of(problem, policy, weights)
         metrics = measured(
             exact_costs(network, problem.target), simulate(network, sample.images), sample
         )
-        journal.append(
+        recorded = journal.append(
             {
                 "kind": "finalist",
                 "round": number,
                 "hash": policy.hash,
-                "recipe": stage.recipe.name,
+                "recipe": recipe.name,
+                "threads": threads,
                 "metrics": metrics.model_dump(mode="json"),
             }
         )
-    return Finalist(policy, metrics, weights, stage.recipe.keeps_full_precision)
-
-
-def _fine_tuned(
-    problem: Problem,
-    stage: FinalRound,
-    policy: CompressionPolicy,
-    part: Path,
-    label: str,
-    on_step: OnStep,
-) -> CompressedWeights:
-    watch = Watch(
-        on_step=lambda _, step, total, loss: on_step(label, step, total, loss),
-        on_epoch=lambda index, snapshot: save_snapshot(part, index, snapshot),
-        resume=load_snapshot(part),
-    )
-    return fine_tune(problem, policy, stage.recipe, watch)
+    metrics = Metrics.model_validate(recorded["metrics"])
+    return Finalist(policy, metrics, weights, recipe.keeps_full_precision, recorded.get("threads"))

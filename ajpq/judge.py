@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -9,14 +11,17 @@ import torch
 from torch import Tensor
 
 from ajpq.compressed import CompressedWeights
-from ajpq.evaluate import Images, Metrics, costs_in_loop, measured
+from ajpq.evaluate import Costs, Images, Metrics, costs_in_loop, measured
+from ajpq.executor import Executor, Report
 from ajpq.fidelity import Rival, logits_until_lost, lost_points
 from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import DivergedError
+from ajpq.looks import Gains, StoppedError, first, gained, looking
 from ajpq.policy import CompressionPolicy
 from ajpq.prefixes import Prefixes
 from ajpq.problem import (
     Problem,
+    Watch,
     calibrated,
     calibration_images,
     direct_weights,
@@ -63,10 +68,13 @@ def judge_against(
     policy: CompressionPolicy,
     rival: Rival | None = None,
     shared: Shared | None = None,
+    gains: Gains | None = None,
 ) -> tuple[Metrics, Tensor]:
     """:func:`judge`, given up as soon as it is clear that the candidate falls short of ``rival``.
 
     Args:
+        gains: what the training of others has brought since they were looked at; None not to look
+            at this one. Looks change nothing of one that is not given up.
         shared: what :func:`shared_by_candidates` of the same problem and recipe made; it saves
             time and changes nothing.
 
@@ -74,41 +82,89 @@ def judge_against(
         Metrics, and ``[n]`` bool: which of the first n images are classified right. With fewer
         than all, top-1 is the rival's minus what was lost on those seen.
     """
-    sample = problem.search_sample
+    looks: list[Tensor] = []
+    watch = Watch(on_state=looking(problem, recipe, policy, rival, gains, looks))
     try:
-        weights = _weights(problem, recipe, policy, shared)
+        weights = _weights(problem, recipe, policy, shared, watch)
     except DivergedError:
         # One unlucky candidate must not end the search: it is the worst, at its true cost.
         network = network_of(problem, policy, direct_weights(problem))
         costs = costs_in_loop(network, problem.pricing)
-        nothing = torch.zeros(len(sample.labels), dtype=torch.bool)
+        nothing = torch.zeros(len(problem.search_sample.labels), dtype=torch.bool)
         found = Metrics(**costs.model_dump(), top1_val=0.0, kl=_WORST_KL, images=len(nothing))
         return found, nothing
+    except StoppedError as stop:
+        costs = costs_in_loop(stop.network, problem.pricing)
+        return _judged(problem.search_sample, costs, stop.logits, rival, stop.hope)
     network = network_of(problem, policy, weights)
     with ThreadPoolExecutor(1) as beside:  # a compiler or simulator in a process of its own
         pricing = beside.submit(costs_in_loop, network, problem.pricing)
         run = prepare_ranking(network, prefixes=None if shared is None else shared.prefixes)
-        logits = logits_until_lost(run, sample, rival)
+        logits = logits_until_lost(run, problem.search_sample, rival)
         costs = pricing.result()
-    seen = _first(sample, len(logits))
+    metrics, right = _judged(problem.search_sample, costs, logits, rival)
+    if looks and len(right) == len(problem.search_sample.labels):
+        metrics = metrics.model_copy(update={"gains": gained(looks, right)})
+    return metrics, right
+
+
+def _judged(
+    sample: Images, costs: Costs, logits: Tensor, rival: Rival | None, hope: float = 0.0
+) -> tuple[Metrics, Tensor]:
+    """As :func:`judge_against` returns.
+
+    Args:
+        hope: points of top-1 still to come.
+    """
+    seen = first(sample, len(logits))
     metrics, right = measured(costs, logits, seen), logits.argmax(1) == seen.labels
     if rival is not None and len(right) < len(sample.labels):
-        top1 = 100 * float(rival.right.double().mean()) - lost_points(rival, right)[0]
-        metrics = metrics.model_copy(update={"top1_val": max(top1, 0.0)})
+        top1 = 100 * float(rival.right.double().mean()) - lost_points(rival, right)[0] + hope
+        metrics = metrics.model_copy(update={"top1_val": min(max(top1, 0.0), 100.0)})
     return metrics.model_copy(update={"images": len(right)}), right
 
 
-def _first(sample: Images, count: int) -> Images:
-    logits = sample.float_logits
-    return Images(
-        sample.images[:count], sample.labels[:count], None if logits is None else logits[:count]
-    )
+def judge_many(
+    executor: Executor,
+    recipe: Recipe,
+    policies: Sequence[CompressionPolicy],
+    rival: Rival | None = None,
+    gains: Gains | None = None,
+) -> list[tuple[Metrics, Tensor]]:
+    """:func:`judge_against` of a whole generation, for searchers that propose several at once.
+
+    Which worker judges a candidate changes nothing; how many threads it has may change last bits.
+
+    Args:
+        executor: shares the problem. Workers cannot be given a target whose class is in a file.
+        rival, gains: the same for all, whatever comes out meanwhile.
+    """
+    return executor.map(_judge_one, [(recipe, policy, rival, gains) for policy in policies])
+
+
+def _judge_one(
+    problem: Problem,
+    item: tuple[Recipe, CompressionPolicy, Rival | None, Gains | None],
+    report: Report,
+) -> tuple[Metrics, Tensor]:
+    recipe, policy, rival, gains = item
+    return judge_against(problem, recipe, policy, rival, _shared_here(problem, recipe), gains)
+
+
+@functools.lru_cache(maxsize=1)
+def _shared_here(problem: Problem, recipe: Recipe) -> Shared | None:
+    """In a worker from one candidate to the next, and from one generation to the next."""
+    return shared_by_candidates(problem, recipe)
 
 
 def _weights(
-    problem: Problem, recipe: Recipe, policy: CompressionPolicy, shared: Shared | None
+    problem: Problem,
+    recipe: Recipe,
+    policy: CompressionPolicy,
+    shared: Shared | None,
+    watch: Watch,
 ) -> CompressedWeights:
     if shared is None:
-        return fine_tune(problem, policy, recipe)
+        return fine_tune(problem, policy, recipe, watch)
     settings = recipe.calibration
     return calibrated(problem, policy, settings, problem.state, shared.images, shared.prefixes)

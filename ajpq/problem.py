@@ -23,7 +23,7 @@ from ajpq.compressed import (
 )
 from ajpq.evaluate import Images
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
-from ajpq.finetune.training import Batches, Goal, Snapshot, StageInputs, run_stage
+from ajpq.finetune.training import Batches, Goal, OnState, Snapshot, StageInputs, run_stage
 from ajpq.graph.execute import execute, frozen_batchnorm
 from ajpq.graph.structure import Graph, layers
 from ajpq.grids import ActivationRange, edge_grids
@@ -126,11 +126,14 @@ class Watch:
         on_step: (stage number, step from 1, total steps, loss).
         on_epoch: (stage number, snapshot).
         resume: (stage number, snapshot) to continue from.
+        on_state: (steps done in all stages, how to get the state then); what it raises ends the
+            compression.
     """
 
     on_step: Callable[[int, int, int, float], None] = lambda stage, step, total, loss: None
     on_epoch: Callable[[int, Snapshot], None] = lambda stage, snapshot: None
     resume: tuple[int, Snapshot] | None = field(default=None, compare=False)
+    on_state: OnState = lambda step, state: None
 
 
 def fine_tune(
@@ -151,7 +154,8 @@ def fine_tune(
     for number, stage in enumerate(recipe.stages):
         if number >= first:
             resume = snapshot if number == first else None
-            state = _run_stage(problem, number, stage, goal, state, watch, resume)
+            before = recipe.steps(len(problem.split.train), number)
+            state = _run_stage(problem, number, stage, goal, state, watch, resume, before)
     images = calibration_images(problem, recipe.calibration)
     return calibrated(problem, policy, recipe.calibration, state, images)
 
@@ -164,6 +168,7 @@ def _run_stage(
     state: dict[str, Tensor],
     watch: Watch,
     resume: Snapshot | None,
+    before: int,
 ) -> dict[str, Tensor]:
     train = problem.split.train
     total = stage.total_steps(len(train))
@@ -183,6 +188,7 @@ def _run_stage(
         resume=resume,
         on_epoch=lambda snapshot: watch.on_epoch(number, snapshot),
         on_step=lambda step, loss: watch.on_step(number, step, total, loss),
+        on_state=lambda step, state: watch.on_state(before + step, state),
     )
 
 

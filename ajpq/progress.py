@@ -93,8 +93,7 @@ class ConsoleProgress:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
         self._bars: RichProgress | None = None
-        self._task: Any = None
-        self._label = ""
+        self._tasks: dict[str, Any] = {}
         self._last_line = 0.0
 
     def note(self, text: str) -> None:
@@ -115,7 +114,7 @@ class ConsoleProgress:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self._task, self._label = None, ""
+        self._tasks = {}
         with self._bars:
             yield
         self._bars = None
@@ -154,9 +153,9 @@ class ConsoleProgress:
         if not self.console.is_terminal:
             self._log(text, step, total)
             return
-        if self._task is None or label != self._label:
-            self._task, self._label = self._bars.add_task(text, total=total), label
-        self._bars.update(self._task, completed=step, description=text)
+        if label not in self._tasks:  # several may be under way at the same time
+            self._tasks[label] = self._bars.add_task(text, total=total)
+        self._bars.update(self._tasks[label], completed=step, description=text)
 
     def _log(self, text: str, step: int, total: int) -> None:
         now = time.monotonic()

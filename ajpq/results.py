@@ -45,6 +45,7 @@ def build_result(
         "policy": winner.policy.hash,
         "target": problem.target.name,
         "seed": seed,
+        "threads": winner.threads,
         "seconds": round(seconds, 1),
         "versions": versions(),
     }

@@ -13,6 +13,7 @@ from ajpq.config import SearchConfig
 
 Number = Annotated[float | None, option("POINTS")]
 Minutes = Annotated[float | None, option("MINUTES")]
+Workers = Annotated[int | Literal["auto"] | None, option("N|auto")]
 Mode = Annotated[Literal["hard", "soft"] | None, option("hard|soft")]
 
 
@@ -32,6 +33,7 @@ def main(
     criterion: Text = None,
     fixed_bits: Count = None,
     image_size: Count = None,
+    workers: Workers = None,
     seed: Count = None,
     run_dir: Annotated[Path | None, option("DIR", "")] = None,
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
@@ -67,6 +69,7 @@ def main(
         criterion: importance of channels: taylor, l1, l2, batchnorm.
         fixed_bits: give every kernel this width or prune it.
         image_size: resize the images of an imagefolder.
+        workers: fine-tune so many finalists side by side; auto: if that is measured to be faster.
         seed: the same seed gives the same policy.
         run_dir: where results go; default runs/<model>-<time>.
         resume: continue the run in --run-dir after an interruption.
@@ -86,6 +89,7 @@ def main(
         criterion=criterion,
         fixed_bits=fixed_bits,
         image_size=image_size,
+        workers=workers,
         seed=seed,
     )
     if max_drop is not None:

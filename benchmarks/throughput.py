@@ -16,7 +16,7 @@ are those of the network in zoo/base, on its validation images.
 Leave the machine alone meanwhile. Forward passes, training and growth are the best of several
 turns, candidates the mean of ten (as searched: of all); what is compared takes its turn after the
 other. How often a candidate is given up that belongs in the finals is counted over many orders of
-candidates and images.
+candidates and images; of those that are trained first too.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ from ajpq.progress import ConsoleProgress
 from benchmarks.harness import at_least, at_most, command_line, write_result
 from benchmarks.throughput_candidates import candidates
 from benchmarks.throughput_parts import forward, growth, memory, training
+from benchmarks.throughput_tuned import STEPS, tuned
 
 NAME = "throughput"
 WIDE = ("resnet20", "resnet56")
 DEPTHS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 PROPOSALS = 120
+TUNED = 40
 CANDIDATES = 2000
 
 
@@ -66,6 +68,8 @@ def main(
             rows += forward(model, images, turns, seed)
     with progress.phase("seconds per candidate"):
         rows += candidates(checkpoint, data, 5 if quick else PROPOSALS, seed)
+    with progress.phase("candidates given up in the midst of their training"):
+        rows += tuned(checkpoint, data, 5 if quick else TUNED, seed, 60 if quick else STEPS)
     with progress.phase("training steps"):
         rows += training("resnet20", 2 if quick else 10, turns)
     with progress.phase("growth with depth"):
@@ -111,6 +115,9 @@ def bars(found: Mapping[tuple[str, str], float]) -> dict[str, dict[str, Any]]:
             slow / found["candidate as searched", "resnet20"], 12.0
         ),
         "finalists_given_up_percent_at_most": at_most(found["finalists given up", "resnet20"], 2.0),
+        "tuned_finalists_given_up_percent_at_most": at_most(
+            found["tuned finalists given up", "resnet20"], 2.0
+        ),
         "training_over_float32_eager_at_least": at_least(
             found["training step", "resnet20"] / found["training step, eager", "resnet20"], 2.5
         ),

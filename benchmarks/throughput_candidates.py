@@ -43,8 +43,8 @@ COMPARED = 10
 
 def candidates(checkpoint: Path, data: str, policies: int, seed: int) -> list[dict[str, Any]]:
     """Seconds for each candidate: straightforward, on the same images, and as a search does it."""
-    config, problem = _on_all_validation_images(checkpoint, data)
-    proposals = _proposals(config, problem, policies, seed)
+    config, problem = on_all_validation_images(checkpoint, data)
+    proposals = random_proposals(config, problem, policies, seed)
     sample, recipe, name = problem.search_sample, config.candidate, config.model
     found = _turns(name, problem, recipe, proposals[:COMPARED])
     found["candidate as searched"] = _searched(config, problem, proposals)
@@ -58,7 +58,8 @@ def candidates(checkpoint: Path, data: str, policies: int, seed: int) -> list[di
     ]
 
 
-def _on_all_validation_images(checkpoint: Path, data: str) -> tuple[SearchConfig, Problem]:
+def on_all_validation_images(checkpoint: Path, data: str) -> tuple[SearchConfig, Problem]:
+    """A search on a budget of bytes whose sample is all validation images in random order."""
     about = load_tensors(checkpoint)[1]
     config = load_search_config(
         "cifar10-resnet20",
@@ -80,9 +81,10 @@ def _on_all_validation_images(checkpoint: Path, data: str) -> tuple[SearchConfig
     return config, dataclasses.replace(problem, search_sample=shuffled)
 
 
-def _proposals(
+def random_proposals(
     config: SearchConfig, problem: Problem, count: int, seed: int
 ) -> list[CompressionPolicy]:
+    """Policies at random distances from the prior, on the budget."""
     task = build_task(
         config, problem, lambda policy, budget: judge(problem, config.candidate, policy)
     )
@@ -155,7 +157,7 @@ def decisions(right: Tensor, keep: int, seed: int) -> tuple[float, float]:
             if number >= keep:
                 last = int(scores[:number].topk(keep).indices[-1])
                 rival = Rival(shown[last])
-            seen = len(logits_until_lost(_answers, _as_sample(shown[number]), rival))
+            seen = len(logits_until_lost(answers, as_sample(shown[number]), rival))
             images += seen
             if rival is not None and scores[number] >= scores[last]:
                 worthy += 1
@@ -163,10 +165,11 @@ def decisions(right: Tensor, keep: int, seed: int) -> tuple[float, float]:
     return 100 * wrong / max(worthy, 1), images / (ORDERS * len(right))
 
 
-def _as_sample(right: Tensor) -> Images:
+def as_sample(right: Tensor) -> Images:
     """A stand-in for images: what the network answers, known before."""
     return Images(torch.stack([right, ~right], 1).float(), torch.zeros(len(right)).long())
 
 
-def _answers(known: Tensor) -> Tensor:
+def answers(known: Tensor) -> Tensor:
+    """The network of :func:`as_sample`."""
     return known

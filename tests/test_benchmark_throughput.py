@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ajpq.policy import uniform_policy
-from benchmarks import throughput, throughput_candidates, throughput_parts
+from benchmarks import throughput, throughput_candidates, throughput_parts, throughput_tuned
 from benchmarks.straightforward import judged, largest_inputs, on_grid
 from tests.modules import build, images, minmax
 
@@ -49,6 +49,7 @@ def test_bars_compare_figures_of_one_run(slower):
         ("candidate on all validation images", "resnet20"): 3.0 * slower,
         ("candidate as searched", "resnet20"): 1.0 * slower,
         ("finalists given up", "resnet20"): 1.5 * slower,
+        ("tuned finalists given up", "resnet20"): 1.5 * slower,
         ("training step", "resnet20"): 250.0 / slower,
         ("training step, eager", "resnet20"): 100.0,
         ("PSG step", "resnet20"): 240.0 / slower**2,
@@ -68,6 +69,47 @@ def test_decisions_count_candidates_that_would_have_been_finalists():
     wrong, images = throughput_candidates.decisions(steps, 2, 0)
     assert wrong == 0.0
     assert images < 700
+
+
+def curves(rng, finals, gains):
+    """``[P, 3, 1000]``: right at two looks and in the end; a twentieth of answers is flipped."""
+    difficulty = rng.random(1000)
+    rows = [
+        [difficulty < final - gain, difficulty < final - gain / 2, difficulty < final]
+        for final, gain in zip(finals, gains, strict=True)
+    ]
+    right = torch.from_numpy(np.array(rows))
+    return right ^ torch.from_numpy(rng.random(right.shape) < 0.05)
+
+
+def test_whoever_gains_as_others_do_is_hardly_ever_given_up_wrongly():
+    rng = np.random.default_rng(0)
+    for finals in (rng.uniform(0.2, 0.9, 40), rng.uniform(0.84, 0.88, 40)):
+        found = curves(rng, finals, rng.exponential(0.05, 40))
+        wrong, saved = throughput_tuned.decisions(found, 3, 0)
+        assert wrong <= 2.0
+    assert saved <= 5.0  # all are about as good as each other
+
+
+def test_hopeless_candidates_are_not_trained_to_the_end():
+    rng = np.random.default_rng(1)
+    finals = np.where(np.arange(40) % 2, 0.3, 0.88)
+    wrong, saved = throughput_tuned.decisions(curves(rng, finals, np.full(40, 0.05)), 3, 0)
+    assert wrong == 0.0
+    assert saved == pytest.approx(75 * 0.5 * 0.75, abs=5)  # half of them, at the first look
+
+
+def test_nobody_is_given_up_before_it_is_known_what_training_brings():
+    rng = np.random.default_rng(2)
+    finals = np.where(np.arange(9) < 3, 0.95, 0.1)
+    found = curves(rng, finals, np.full(9, 0.02))
+    rival = throughput_tuned.Rival(found[0, -1])
+    gains = [(2.0, 1.0)] * 7
+    assert throughput_tuned.given_up_at(found[5], rival, gains) is None
+    assert throughput_tuned.given_up_at(found[5], rival, [*gains, (2.0, 1.0)]) == 0
+    assert throughput_tuned.given_up_at(found[5], rival, [*gains, (95.0, 1.0)]) == 1
+    assert throughput_tuned.given_up_at(found[5], rival, [*gains, (95.0, 95.0)]) is None
+    assert throughput_tuned.given_up_at(found[5], None, [*gains, (2.0, 1.0)]) is None
 
 
 def test_everything_takes_its_turn():

@@ -13,6 +13,7 @@ from ajpq.finetune.recipe import Recipe, Stage
 from ajpq.judge import judge
 from ajpq.runs.candidates import CandidateLog
 from ajpq.runs.journal import Journal
+from envs.budget import Budget
 
 IMAGES = 1000
 
@@ -95,7 +96,8 @@ class Life:
         config = load_search_config("digits", {"kl_weight": 0.0})
         self.keep = config.final[0].keep
         self.log = CandidateLog(Journal(folder / "journal.jsonl", 0.0))
-        self.judged = contest(config, problem, self.log, lambda metrics: True)
+        judged = contest(config, problem, self.log)
+        self.judged = lambda policy: judged(policy, Budget({}, {}, None, 0.0))
 
     def metrics(self, policy):
         found = self.judged(policy)

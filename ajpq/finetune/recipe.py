@@ -107,3 +107,7 @@ class Recipe(_Frozen):
     def keeps_full_precision(self) -> bool:
         """Does one set of weights serve both modes at the end?"""
         return all(stage.mode != "straight_through" for stage in self.stages)
+
+    def steps(self, train_images: int, stages: int | None = None) -> int:
+        """Optimizer steps of the first so many stages, or of all."""
+        return sum(stage.total_steps(train_images) for stage in self.stages[:stages])

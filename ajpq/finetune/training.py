@@ -34,6 +34,9 @@ from hw_models.network import FLOAT_BITS, Edge
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 """Epoch number -> its batches, images ``[B, C, H, W]`` float32 and labels ``[B]``."""
 
+OnState = Callable[[int, Callable[[], dict[str, Tensor]]], None]
+"""Called with a number of steps done, and how to get the state then."""
+
 
 class DivergedError(AjpqError):
     """The loss of a training is no longer a number."""
@@ -42,6 +45,11 @@ class DivergedError(AjpqError):
         super().__init__(
             f"the {mode} training diverged: loss {loss} at step {step}; lower its learning rate"
         )
+        self.details = (mode, step, loss)
+
+    def __reduce__(self) -> tuple[type[DivergedError], tuple[str, int, float]]:
+        """It may have been raised in a worker process."""
+        return DivergedError, self.details
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +95,7 @@ def run_stage(
     resume: Snapshot | None = None,
     on_epoch: Callable[[Snapshot], None] = lambda snapshot: None,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
+    on_state: OnState = lambda step, state: None,
 ) -> dict[str, Tensor]:
     """Train and return the new state; ``state`` is left as it was.
 
@@ -97,6 +106,8 @@ def run_stage(
         resume: continue after this epoch; the result equals that of an uninterrupted run.
         on_epoch: called with a snapshot after every full epoch.
         on_step: called after every step with its number from 1 and its loss.
+        on_state: called after that with a function that copies the state; what it raises ends the
+            stage.
     """
     start = resume.state if resume is not None else _with_steps(stage, inputs, state)
     leaves = _trainable(start)
@@ -122,6 +133,7 @@ def run_stage(
             optimizer.step()
             step += 1
             on_step(step, float(loss.detach()))
+            on_state(step, lambda: _detached({**leaves, **buffers}))
             if step == total_steps:
                 break
         epoch += 1

@@ -67,6 +67,12 @@ class CandidateLog:
         """The entry with the largest reward."""
         return max(self.entries, key=lambda entry: entry["reward"])
 
+    @property
+    def gains(self) -> list[tuple[float, ...]]:
+        """What the training of different candidates has brought since each look at them."""
+        unique = {entry["hash"]: entry["metrics"].get("gains") for entry in self.entries}
+        return [tuple(found) for found in unique.values() if found]
+
     def placed(self, place: int, met: Callable[[Metrics], bool]) -> CompressionPolicy | None:
         """The policy that would come in this ``place`` (from 1) of :meth:`ranked`.
 
