@@ -17,39 +17,43 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from agents.checkpoints import save_agent
 from agents.config import AgentConfig
-from agents.experience import Tried, best_of, remember
+from agents.experience import Tried, best_of, remember, settings_of
+from agents.searchers.milp import milp
 from agents.searchers.reinforcement import asking_through
-from agents.searchers.setup import Setup
+from agents.searchers.setup import Hyperparameters, Setup, hyperparameters
 from agents.training import build_agent, train_agent
 from agents.trials import SearchOver, Trials
 from agents.warm_start import table_settings
-from ajpq.config import validated
+from ajpq.evaluate import Metrics
+from ajpq.policy import CompressionPolicy
 from envs.channel_control import GROUPS, ChannelControlEnv
 from envs.layer_control import LayerControlEnv, sharing
 from envs.task import CompressionTask
 
 
-class TwoControllers(BaseModel):
-    """Hyperparameters.
+class TwoControllers(Hyperparameters):
+    """How the controllers take turns.
 
     Attributes:
         layer_rounds, channel_rounds: episodes per budget before the other controller's turn;
             without channel rounds there is no hierarchy.
-        pruning: strengths of the prior's sparsity that the warm start tries; none, no warm start.
+        pruning: strengths of the prior's sparsity that the warm start tries; none, no tables.
+        floor_share: of the trials, for the integer program whose solutions the search starts from
+            too, and below which it never ends; 0 for none.
         reach: how far an action of 1 moves a goal from its centre.
         mix: weight of the network's reward next to the layers' errors, first and last round.
         agent: hyperparameters of both agents.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     layer_rounds: int = Field(default=6, ge=1)
     channel_rounds: int = Field(default=3, ge=0)
     pruning: tuple[float, ...] = (0.0, 0.5, 1.0)
+    floor_share: float = Field(default=0.1, ge=0, lt=1)
     reach: float = Field(default=0.12, gt=0, le=1)
     mix: tuple[float, float] = (0.3, 0.9)
     agent: dict[str, Any] = Field(default_factory=dict)
@@ -81,14 +85,14 @@ class _Search:
 
 def two_controllers(setup: Setup) -> None:
     """Warm start, then rounds of both controllers until nothing more may be asked."""
-    settings: TwoControllers = validated(
-        TwoControllers, setup.config.hyperparameters, f"agent {setup.config.algorithm!r}"
-    )
+    settings = hyperparameters(setup, TwoControllers)
     shutil.rmtree(setup.folder / "tensorboard", ignore_errors=True)
     tasks = [sharing(asking_through(setup.trials, task)) for task in setup.tasks]
     search = _Search(tasks, [])
     with contextlib.suppress(SearchOver):
         warm_start(search, settings.pruning)
+        if settings.floor_share:
+            search.tried += integer_program(setup, settings.floor_share)
     warm = len(search.tried)
     agents = _agents(setup, settings, search)
     with contextlib.suppress(SearchOver):
@@ -102,9 +106,31 @@ def warm_start(search: _Search, prunings: Sequence[float]) -> None:
     """Ask for what the tables say, under every budget."""
     for task in search.tasks:
         for pruning in prunings:
-            settings = table_settings(task, pruning)
-            metrics = task.assess(task.policy(settings))
-            search.tried.append(Tried(settings, task.shares or (), metrics))
+            _ask(search, task, table_settings(task, pruning))
+        if task.budget.max_drop is not None:
+            _ask(search, task, task.prior)
+
+
+def _ask(search: _Search, task: CompressionTask, settings: np.ndarray) -> None:
+    metrics = task.assess(task.policy(settings))
+    search.tried.append(Tried(settings, task.shares or (), metrics))
+
+
+def integer_program(setup: Setup, share: float) -> list[Tried]:
+    """What ``milp`` finds with ``share`` of the trials, as settings."""
+    part, found = setup.trials.part(share), list[Tried]()
+
+    def judge(task: CompressionTask, policy: CompressionPolicy) -> Metrics:
+        metrics, own = setup.trials.metrics(task, policy), sharing(task)
+        found.append(Tried(settings_of(own, policy), own.shares or (), metrics))
+        return metrics
+
+    config = AgentConfig(algorithm="milp")
+    with contextlib.suppress(SearchOver):
+        milp(
+            dataclasses.replace(setup, trials=dataclasses.replace(part, judge=judge), config=config)
+        )
+    return found
 
 
 def _agent_config(config: AgentConfig, settings: TwoControllers) -> AgentConfig:

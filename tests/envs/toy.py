@@ -7,6 +7,7 @@ import numpy as np
 from ajpq.evaluate import Bops, Costs, Metrics
 from ajpq.policy import QuantizerSpec
 from envs.actions import make_knobs
+from envs.allocation import KernelTable
 from envs.budget import Budget, reward
 from envs.task import CompressionTask, LayerFacts
 
@@ -101,8 +102,16 @@ def joint_toy(size=0.5, max_sparsity=0.75, harm_images=0, **settings):
         harm=harm,
         harm_images=harm_images,
         margin=0.0,
+        tables=tuple(layer_table(index) for index in range(len(names))),
     )
     return dataclasses.replace(task, **settings)
+
+
+def layer_table(layer):
+    """What the channels of a layer lose and store at every width."""
+    widths = np.arange(2, 9)
+    errors = SENSITIVITY[layer] * np.outer(IMPORTANCE, 4.0**-widths) / 4
+    return KernelTable(widths, errors, np.tile(BYTES[layer] * widths, (4, 1)))
 
 
 def layer_harm(layer, bits):
