@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -35,11 +34,11 @@ Points = list[tuple[float, float]]
 """Bytes of the codes, ascending, and seconds."""
 Seen = dict[Form, Points]
 
-# What lies further from everything seen is asked, not guessed.
-_REACH = 0.25
+# Bytes of codes that differ by less than this share are alike.
+_NEAR = 0.25
 # A guess that was too low is corrected by the answer; what depends on more than one operator is
 # met by keeping a little more distance every time.
-_ATTEMPTS, _DISTANCE = 5, 0.0005
+_ATTEMPTS, _DISTANCE = 8, 0.0005
 _FORMED = 256
 
 
@@ -95,23 +94,28 @@ def learn(seen: Seen, described: Described, told: Sequence[LayerCost]) -> None:
 
 
 def guess(seen: Seen, described: Described) -> float | None:
-    """Seconds of the whole network; None where something unlike everything seen is in it."""
+    """Seconds of the whole network; None where it has an operator of a form not seen."""
     found = [_latency(seen.get(form, []), size) for _, form, size in described]
     known = [latency for latency in found if latency is not None]
     return sum(known) if known and len(known) == len(found) else None
 
 
 def _latency(points: Points, size: float) -> float | None:
-    """Between the two points around ``size``; beyond the ends as at the end."""
+    """Between the two points around ``size`` if one of them is near, otherwise rather too little.
+
+    A guess that is too low is found out when the target is asked; one that is too high is not, and
+    would waste the budget.
+    """
     if not points:
         return None
     place = bisect.bisect_left(points, (size,))
     around = points[max(place - 1, 0) : place + 1]
-    if min(abs(own - size) for own, _ in around) > _REACH * size:
-        return None
-    for (low, fast), (high, slow) in pairwise(around):
-        return fast + (slow - fast) * (size - low) / (high - low)
-    return around[0][1]
+    (low, quick), (high, slow) = around[0], around[-1]
+    if size < low:
+        return quick * size / low if size < (1 - _NEAR) * low else quick
+    if low < size <= high and min(size - low, high - size) <= _NEAR * size:
+        return quick + (slow - quick) * (size - low) / (high - low)
+    return quick
 
 
 def project_by_guess(

@@ -86,17 +86,23 @@ def test_the_guess_of_what_was_asked_is_the_answer():
     assert asked.guess(policy) == pytest.approx(seconds, rel=1e-9)
 
 
-def test_a_guess_lies_between_its_neighbours_and_does_not_reach_far():
+def test_a_guess_lies_between_near_neighbours_and_is_else_rather_too_low():
     seen = {}
-    for size, seconds in ((100.0, 2.0), (140.0, 4.0)):
+    for size, seconds in ((100.0, 2.0), (140.0, 4.0), (400.0, 9.0)):
         learn(seen, [("conv", ("form",), size)], [LayerCost("conv", seconds)])
-    assert guess(seen, [("other", ("form",), 110.0)]) == pytest.approx(2.5)
+
+    def guessed(size):
+        return guess(seen, [("conv", ("form",), size)])
+
+    assert guessed(110.0) == pytest.approx(2.5)  # of every line between two points
+    assert guessed(200.0) == 4.0  # far from both
+    assert guessed(500.0) == 9.0
+    assert guessed(80.0) == 2.0
+    assert guessed(50.0) == pytest.approx(1.0)
     assert guess(seen, [("a", ("form",), 100.0), ("b", ("form",), 140.0)]) == pytest.approx(6)
-    assert guess(seen, [("conv", ("form",), 150.0)]) == 4.0
-    assert guess(seen, [("conv", ("form",), 200.0)]) is None
     assert guess(seen, [("conv", ("another form",), 100.0)]) is None
     learn(seen, [("conv", ("form",), 100.0)], [LayerCost("conv", 3.0)])
-    assert guess(seen, [("conv", ("form",), 100.0)]) == 3.0
+    assert guessed(100.0) == 3.0
 
 
 def test_operators_that_a_target_says_nothing_of_are_not_guessed():
