@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-from stable_baselines3 import DDPG, PPO, SAC, TD3
+from stable_baselines3 import DDPG, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
@@ -15,9 +15,15 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from agents.config import AgentConfig
 from agents.noise import FadingNoise
+from agents.td3 import EpisodicTD3
 from hw_models.errors import AjpqError
 
-ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"td3": TD3, "sac": SAC, "ddpg": DDPG, "ppo": PPO}
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    "td3": EpisodicTD3,
+    "sac": SAC,
+    "ddpg": DDPG,
+    "ppo": PPO,
+}
 
 # An update costs milliseconds, a candidate seconds: learn more from each.
 _GRADIENT_STEPS = 40

@@ -61,17 +61,18 @@ def apply_policy(
         AjpqError: the policy does not fit the network, or empties a layer that no residual
             addition bypasses.
     """
-    kept, available = _outline_of(graph, policy)
+    kept, available = outline(graph, policy)
     job = _Job(graph, tensors, policy, quantize, kept)
     return _network(job, edge_grids(graph, policy, ranges), available)
 
 
 def kept_by_policy(graph: Graph, policy: CompressionPolicy) -> Masks:
     """Edge name to ``[C]`` bool: the channels that :func:`apply_policy` leaves; read-only."""
-    return _outline_of(graph, policy)[0]
+    return outline(graph, policy)[0]
 
 
-def _outline_of(graph: Graph, policy: CompressionPolicy) -> tuple[Masks, frozenset[str]]:
+def outline(graph: Graph, policy: CompressionPolicy) -> tuple[Masks, frozenset[str]]:
+    """:func:`kept_by_policy`, and the edges that :func:`apply_policy` still computes."""
     pruned = _pruned(graph, policy)
     return _outline(graph, tuple((name, own.tobytes()) for name, own in pruned.items()))
 
@@ -83,8 +84,8 @@ def _outline(graph: Graph, pruned: tuple[tuple[str, bytes], ...]) -> tuple[Masks
     A search asks about the same channels at many widths. The arrays are shared: read-only.
     """
     masks = {name: np.frombuffer(own, bool) for name, own in pruned}
-    check_legal(graph, masks)
     kept = kept_channels(graph, masks)
+    check_legal(graph, masks, kept)
     for own in kept.values():
         own.setflags(write=False)
     return kept, produced(graph, masks, kept)

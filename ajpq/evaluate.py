@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from ajpq.packed import estimated_bytes, pack
-from hw_models.base import Target
+from hw_models.base import NetworkCost, Target
 from hw_models.checks import checked_cost
 from hw_models.network import Network, bops, macs
 
@@ -98,7 +98,11 @@ def layer_latencies(network: Network, target: Target) -> dict[str, float]:
 
 
 def _costs(network: Network, target: Target, packed_bytes: int) -> Costs:
-    cost = checked_cost(target, network)
+    return costs_of(network, checked_cost(target, network), packed_bytes)
+
+
+def costs_of(network: Network, cost: NetworkCost, packed_bytes: int) -> Costs:
+    """Join what a target says with what the network tells itself."""
     return Costs(
         latency_s=cost.latency_s,
         packed_bytes=packed_bytes,

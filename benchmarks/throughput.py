@@ -3,7 +3,8 @@
 Forward: images per second inside a candidate (weights and activations quantized), and of the exact
 reference, against the fastest plain forward pass of the uncompressed network that PyTorch offers
 here: BatchNorm folded, eager or compiled, the best of several batch sizes. Candidates: seconds for
-each against the straightforward way (:mod:`benchmarks.straightforward`). Training: a step against
+each against the straightforward way (:mod:`benchmarks.straightforward`). Episodes: seconds of one
+of the shipped search, and how many of them are not spent in evaluation. Training: a step against
 float32 eager, and PSG against plain SGD. Growth: seconds per candidate against depth, memory over
 many candidates.
 
@@ -32,6 +33,7 @@ from ajpq import cli
 from ajpq.progress import ConsoleProgress
 from benchmarks.harness import at_least, at_most, command_line, write_result
 from benchmarks.throughput_candidates import candidates
+from benchmarks.throughput_episodes import episodes
 from benchmarks.throughput_parts import forward, growth, memory, training
 from benchmarks.throughput_tuned import STEPS, tuned
 
@@ -40,6 +42,7 @@ WIDE = ("resnet20", "resnet56")
 DEPTHS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 PROPOSALS = 120
 TUNED = 40
+EPISODES = 30
 CANDIDATES = 2000
 
 
@@ -70,6 +73,8 @@ def main(
         rows += candidates(checkpoint, data, 5 if quick else PROPOSALS, seed)
     with progress.phase("candidates given up in the midst of their training"):
         rows += tuned(checkpoint, data, 5 if quick else TUNED, seed, 60 if quick else STEPS)
+    with progress.phase("episodes of a search"):
+        rows += episodes(checkpoint, data, 5 if quick else EPISODES)
     with progress.phase("training steps"):
         rows += training("resnet20", 2 if quick else 10, turns)
     with progress.phase("growth with depth"):
@@ -117,6 +122,10 @@ def bars(found: Mapping[tuple[str, str], float]) -> dict[str, dict[str, Any]]:
         "finalists_given_up_percent_at_most": at_most(found["finalists given up", "resnet20"], 2.0),
         "tuned_finalists_given_up_percent_at_most": at_most(
             found["tuned finalists given up", "resnet20"], 2.0
+        ),
+        "agent_overhead_percent_at_most": at_most(
+            100 * found["episode outside evaluation", "resnet20"] / found["episode", "resnet20"],
+            10.0,
         ),
         "training_over_float32_eager_at_least": at_least(
             found["training step", "resnet20"] / found["training step, eager", "resnet20"], 2.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -104,8 +105,25 @@ def channel_bits(
         ladder: who buys the bits; without one widths ramp up with importance.
 
     Returns:
-        ``[C]`` int64; at least one channel is live.
+        ``[C]`` int64, read-only; at least one channel is live.
     """
+    asked = np.asarray(scores, np.float64), np.asarray(values, np.float64)
+    return _channel_bits(knobs, prunable, ladder, *(numbers.tobytes() for numbers in asked))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _channel_bits(
+    knobs: Knobs, prunable: bool, ladder: Ladder | None, scores: bytes, values: bytes
+) -> np.ndarray:
+    """:func:`channel_bits`; a projection moves one layer at a time and decodes all of them."""
+    found = _decoded(np.frombuffer(scores), knobs, np.frombuffer(values), prunable, ladder)
+    found.setflags(write=False)
+    return found
+
+
+def _decoded(
+    scores: np.ndarray, knobs: Knobs, values: np.ndarray, prunable: bool, ladder: Ladder | None
+) -> np.ndarray:
     setting = dict(zip(knobs.names, values.tolist(), strict=True))
     count = len(scores)
     live = live_channels(count, knobs, setting["sparsity"]) if prunable else count
@@ -176,12 +194,26 @@ def decode(
             in the network as a row of zeros.
         ladders: of each layer, who buys its bits; None for ramps.
     """
-    layers = {}
+    found = []
     for index, (name, layer_scores) in enumerate(scores.items()):
         values = with_sparsity_of(actions[index], actions[leaders[index]])
         ladder = ladders[index] if ladders else None
         bits = channel_bits(layer_scores, knobs, values, name not in unprunable, ladder)
-        layers[name] = LayerPolicy(
-            weight_bits=tuple(bits.tolist()), activation_bits=activation_width(knobs, values)
-        )
-    return CompressionPolicy(layers=layers, quantizer=quantizer)
+        found.append((name, bits.tobytes(), activation_width(knobs, values)))
+    return _policy(tuple(found), quantizer.model_dump_json())
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _policy(layers: tuple[tuple[str, bytes, int], ...], quantizer: str) -> CompressionPolicy:
+    """Many proposals decode to the same policy: one object stands for all of them."""
+    return CompressionPolicy(
+        layers={name: _layer_policy(*own) for name, *own in layers},
+        quantizer=QuantizerSpec.model_validate_json(quantizer),
+    )
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _layer_policy(bits: bytes, activation_bits: int) -> LayerPolicy:
+    """Validated once: layers are frozen, so that policies may share them."""
+    widths = np.frombuffer(bits, np.int64).tolist()
+    return LayerPolicy(weight_bits=tuple(widths), activation_bits=activation_bits)

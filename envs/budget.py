@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +17,26 @@ from hw_models.errors import BudgetError
 _STEPS = 32
 # Costs that follow the widths rather than the number of channels.
 _STORED = frozenset({"size", "flash"})
+
+
+@dataclass(frozen=True)
+class QuickCosts:
+    """Latency and size alone, for a projection that is bounded by nothing else.
+
+    Attributes:
+        size: bytes of the packed file; asked only where it decides.
+    """
+
+    latency_s: float
+    size: Callable[[], int]
+    flash_bytes: None = None
+    peak_activation_bytes: None = None
+    energy_j: None = None
+
+    @property
+    def packed_bytes(self) -> int:
+        """What ``size`` answers."""
+        return self.size()
 
 
 @dataclass(frozen=True)
@@ -38,27 +57,29 @@ class Budget:
     def scaled(self, scale: float) -> Budget:
         """The budget with all bounds ``scale`` times as high."""
         bounds = {name: bound * scale for name, bound in self.bounds.items()}
-        return dataclasses.replace(self, bounds=bounds)
+        return replace(self, bounds=bounds)
 
-    def ratios(self, costs: Costs) -> dict[str, float]:
+    def ratios(self, costs: Costs | QuickCosts) -> dict[str, float]:
         """Every bounded cost, and latency and size where they are known, over the reference."""
         shown = [name for name in METRICS if name in self.bounds or name in ("latency", "size")]
-        found = {name: getattr(costs, METRICS[name]) for name in shown if name in self.reference}
+        known = [name for name in shown if name in self.reference]
         return {
-            name: value / max(self.reference[name], 1e-12)
-            for name, value in found.items()
-            if value is not None
+            name: self._ratio(name, costs)
+            for name in known
+            if getattr(costs, METRICS[name]) is not None
         }
 
-    def cost(self, costs: Costs) -> float:
+    def _ratio(self, name: str, costs: Costs | QuickCosts) -> float:
+        return float(getattr(costs, METRICS[name]) / max(self.reference[name], 1e-12))
+
+    def cost(self, costs: Costs | QuickCosts) -> float:
         """The mean of :meth:`ratios`: what a search with ``max_drop`` wants small."""
         return float(np.mean(list(self.ratios(costs).values())))
 
-    def excess(self, costs: Costs, margin: float = 0.0) -> dict[str, float]:
+    def excess(self, costs: Costs | QuickCosts, margin: float = 0.0) -> dict[str, float]:
         """By how much each bound is exceeded, relative to it; 0 where it holds."""
-        ratios = self.ratios(costs)
         return {
-            name: max(0.0, ratios[name] / (bound * (1 - margin)) - 1)
+            name: max(0.0, self._ratio(name, costs) / (bound * (1 - margin)) - 1)
             for name, bound in self.bounds.items()
         }
 
@@ -67,7 +88,7 @@ class Budget:
         lost = self.reference_top1 - metrics.top1_val
         return self.max_drop is None or lost <= self.max_drop
 
-    def met(self, costs: Costs, margin: float = 0.0) -> bool:
+    def met(self, costs: Costs | QuickCosts, margin: float = 0.0) -> bool:
         """Do all bounds hold?"""
         return not any(self.excess(costs, margin).values())
 
@@ -98,7 +119,7 @@ def project(
     knobs: Knobs,
     budget: Budget,
     packed_bytes: Callable[[np.ndarray], int],
-    price: Callable[[np.ndarray], Costs],
+    price: Callable[[np.ndarray], Costs | QuickCosts],
     margin: float,
 ) -> np.ndarray:
     """Move ``actions [L, K]`` onto the budget: tighter where they exceed it, looser where not.
@@ -132,13 +153,15 @@ def project(
             return small_enough(moved)
         return budget.excess(price(moved), margin)["flash"] == 0
 
+    others = {name: bound for name, bound in budget.bounds.items() if name not in _STORED}
+    compute = replace(budget, bounds=others)
+
     def computed(moved: np.ndarray) -> bool:
-        excess = budget.excess(price(moved), margin)
-        return all(value == 0 for name, value in excess.items() if name not in _STORED)
+        return compute.met(price(moved), margin)
 
     if widths.any() and budget.bounds.keys() & _STORED:
         actions = _move(actions, knobs, widths, loosest, stored)
-    if budget.bounds.keys() - _STORED:
+    if others:
         actions = _move(actions, knobs, sparsity, loosest, computed)
         if loosest < 0:
             actions = _refill(actions, knobs, sparsity, computed)
@@ -151,7 +174,7 @@ def project(
     return actions
 
 
-def unreachable(budget: Budget, cheapest: Costs, margin: float) -> BudgetError:
+def unreachable(budget: Budget, cheapest: Costs | QuickCosts, margin: float) -> BudgetError:
     """The error for a budget below the cheapest policy."""
     ratios = budget.ratios(cheapest)
     parts = [

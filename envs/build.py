@@ -5,28 +5,32 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from ajpq.config import SearchConfig
-from ajpq.evaluate import Costs, Metrics, costs_in_loop, exact_costs, layer_latencies, top1
+from ajpq.evaluate import Costs, Metrics, costs_of, exact_costs, layer_latencies, top1
 from ajpq.graph.channels import channel_groups, coupled_layers
 from ajpq.graph.structure import LAYER_KINDS, Layer, components, layer_macs, layers
 from ajpq.limits import METRICS
-from ajpq.packed import estimated_bytes
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, direct_weights, network_of
+from ajpq.remembered import remembered
+from ajpq.sizes import code_bits, packed_sizes
 from envs.actions import make_knobs
 from envs.budget import Budget, reward, unreachable
 from envs.distortion import kernel_tables
+from envs.guesses import Form, Points, description, guess, learn
 from envs.ladders import cheapening, ladders
 from envs.prior import Harm, divergence, measured_width, prior_settings, sensitivities
 from envs.task import CompressionTask, LayerFacts
+from hw_models.checks import checked_cost
 from hw_models.errors import AjpqError
 
-Answer = TypeVar("Answer")
+# Policies of one projection, and of many.
+_FEW, _MANY = 256, 4096
 
 
 def reference_budget(config: SearchConfig, problem: Problem) -> Budget:
@@ -77,7 +81,7 @@ def build_task(
         granularity=problem.target.channel_granularity,
     )
     hard = config.budget_mode == "hard"
-    packed_bytes, price = _pricing(problem)
+    asked = prices(problem)
     leaders = sparsity_leaders(problem)
     unprunable = unprunable_layers(problem)
     harm = Harm(problem)
@@ -87,13 +91,14 @@ def build_task(
         layers=facts,
         scores=problem.scores,
         leaders=leaders,
-        prior=prior_settings(problem, knobs, facts, leaders, unprunable, table, price),
+        prior=prior_settings(problem, knobs, facts, leaders, unprunable, table, asked.price),
         unprunable=unprunable,
         knobs=knobs,
         quantizer=problem.quantizer,
         budget=budget,
-        packed_bytes=packed_bytes,
-        price=price,
+        packed_bytes=asked.packed_bytes,
+        price=asked.price,
+        guess=asked.guess,
         judge=judge,
         value=functools.partial(reward, kl_weight=config.kl_weight, soft=not hard),
         harm=functools.partial(divergence, problem),
@@ -109,7 +114,7 @@ def build_task(
         tables = kernel_tables(problem, knobs, measured_width(knobs), table[:, 0])
         task = dataclasses.replace(task, tables=tables)
     if hard and budget.bounds:
-        cheapest = price(task.policy(np.tile(knobs.tightest, (len(facts), 1))))
+        cheapest = asked.price(task.policy(np.tile(knobs.tightest, (len(facts), 1))))
         if not budget.met(cheapest, config.budget_margin):
             raise unreachable(budget, cheapest, config.budget_margin)
     return task
@@ -139,33 +144,35 @@ def _path(problem: Problem, task: CompressionTask, harm: Harm) -> tuple[np.ndarr
     )
 
 
-def _pricing(
-    problem: Problem,
-) -> tuple[Callable[[CompressionPolicy], int], Callable[[CompressionPolicy], Costs]]:
-    """Bytes and costs of the uncompressed weights under a policy, remembered by policy."""
-    direct = direct_weights(problem)
-    network = _remembered(lambda policy: network_of(problem, policy, direct), most=2)
-    return (
-        _remembered(lambda policy: estimated_bytes(network(policy))),
-        _remembered(lambda policy: costs_in_loop(network(policy), problem.pricing)),
+@dataclass(frozen=True)
+class _Prices:
+    """Questions about the uncompressed weights under a policy, remembered by policy."""
+
+    packed_bytes: Callable[[CompressionPolicy], int]
+    price: Callable[[CompressionPolicy], Costs]
+    guess: Callable[[CompressionPolicy], float | None] | None
+
+
+def prices(problem: Problem) -> _Prices:
+    """Size, costs, and guesses where asking takes long; these get better with every price."""
+    direct, seen = direct_weights(problem), dict[Form, Points]()
+    bits_of = remembered(code_bits(problem), _FEW)
+    packed_bytes = remembered(packed_sizes(problem, bits_of), _MANY)
+    described = remembered(description(problem, bits_of), _FEW)
+
+    def price(policy: CompressionPolicy) -> Costs:
+        network = network_of(problem, policy, direct)
+        cost = checked_cost(problem.pricing, network)
+        if problem.pricing.slow:
+            learn(seen, described(policy), cost.per_layer)
+        return costs_of(network, cost, packed_bytes(policy))
+
+    def guessed(policy: CompressionPolicy) -> float | None:
+        return guess(seen, described(policy))
+
+    return _Prices(
+        packed_bytes, remembered(price, _MANY), guessed if problem.pricing.slow else None
     )
-
-
-def _remembered(
-    function: Callable[[CompressionPolicy], Answer], most: int = 100_000
-) -> Callable[[CompressionPolicy], Answer]:
-    """``function`` asked once per policy, as long as not ``most`` others were asked since."""
-    answers: dict[str, Answer] = {}
-
-    def ask(policy: CompressionPolicy) -> Answer:
-        key = policy.hash
-        if key not in answers:
-            answers[key] = function(policy)
-            if len(answers) > most:
-                del answers[next(iter(answers))]
-        return answers[key]
-
-    return ask
 
 
 def sparsity_leaders(problem: Problem) -> tuple[int, ...]:

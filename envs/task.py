@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +14,13 @@ from ajpq.evaluate import Costs, Metrics
 from ajpq.policy import CompressionPolicy, LayerPolicy, QuantizerSpec
 from envs.actions import Knobs, decode
 from envs.allocation import KernelTable, Ladder, weighted
-from envs.budget import Budget, project
+from envs.budget import Budget, QuickCosts, project
+from envs.guesses import project_by_guess
 
 # How far an action of 1 moves a setting: from a guess, and from the border of the accuracy.
 _REACH, _REACH_AT_BORDER = 0.5, 0.1
+# Bounded costs that a projection may look for by guesses.
+_GUESSED = frozenset({"latency", "size"})
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class CompressionTask:
             of accuracy.
         margin: share of the budget that projection leaves free.
         hard: project proposals onto the budget before they are assessed.
+        guess: seconds of a policy on a target that is slow to ask, from what it said before; None
+            where it has not said enough.
     """
 
     layers: tuple[LayerFacts, ...]
@@ -104,6 +110,7 @@ class CompressionTask:
     path: tuple[np.ndarray, ...] = ()
     margin: float = 0.02
     hard: bool = True
+    guess: Callable[[CompressionPolicy], float | None] | None = None
 
     @cached_property
     def ladders(self) -> tuple[Ladder, ...] | None:
@@ -149,14 +156,27 @@ class CompressionTask:
 
     def projected(self, actions: np.ndarray) -> np.ndarray:
         """``[L, K]`` settings moved onto the budget."""
-        return project(
-            actions,
-            self.knobs,
-            self.budget,
-            lambda moved: self.packed_bytes(self.policy(moved)),
-            lambda moved: self.price(self.policy(moved)),
-            self.margin,
+        budget = self.budget
+
+        def size(moved: np.ndarray) -> int:
+            return self.packed_bytes(self.policy(moved))
+
+        def price(moved: np.ndarray) -> Costs:
+            return self.price(self.policy(moved))
+
+        if self.guess is None or not budget.bounds.keys() <= _GUESSED:
+            return project(actions, self.knobs, budget, size, price, self.margin)
+        return project_by_guess(
+            actions, self.knobs, budget, size, price, self._quick_costs, self.margin
         )
+
+    def _quick_costs(self, moved: np.ndarray) -> Costs | QuickCosts:
+        assert self.guess is not None
+        policy = self.policy(moved)
+        latency = self.guess(policy)
+        if latency is None:
+            return self.price(policy)
+        return QuickCosts(latency, functools.partial(self.packed_bytes, policy))
 
     def policy(self, actions: np.ndarray) -> CompressionPolicy:
         """Decode ``[L, K]`` settings in [0, 1]."""

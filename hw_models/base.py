@@ -50,6 +50,8 @@ class Target(ABC):
             ``"bits"`` (of the weights), both or, by default, neither.
         measured: answers are measurements, with noise in them: a search fits a model to some of
             them and asks that in its loop.
+        slow: an answer takes a compiler: between the candidates that it proposes, a search guesses
+            from earlier answers about operators of the same shape.
         time_limit_s: an answer that takes longer is an error.
     """
 
@@ -59,6 +61,7 @@ class Target(ABC):
     channel_granularity: int = 1
     monotone: tuple[str, ...] = ()
     measured: bool = False
+    slow: bool = False
     time_limit_s: float = 60.0
 
     @abstractmethod

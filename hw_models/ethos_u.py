@@ -34,6 +34,7 @@ class EthosU(Target):
     weight_bits = (0, 2, 3, 4, 5, 6, 7, 8)
     activation_bits = (8,)
     channel_granularity = 8
+    slow = True
     time_limit_s = 600.0  # the compiler has a limit of its own, and says what it was doing
 
     def cost(self, network: Network) -> NetworkCost:

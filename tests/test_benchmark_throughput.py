@@ -50,6 +50,8 @@ def test_bars_compare_figures_of_one_run(slower):
         ("candidate as searched", "resnet20"): 1.0 * slower,
         ("finalists given up", "resnet20"): 1.5 * slower,
         ("tuned finalists given up", "resnet20"): 1.5 * slower,
+        ("episode", "resnet20"): 1.0,
+        ("episode outside evaluation", "resnet20"): 0.09 * slower,
         ("training step", "resnet20"): 250.0 / slower,
         ("training step, eager", "resnet20"): 100.0,
         ("PSG step", "resnet20"): 240.0 / slower**2,

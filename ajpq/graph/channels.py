@@ -9,6 +9,7 @@ a convolution with groups of one size.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from weakref import WeakKeyDictionary
 
@@ -71,6 +72,7 @@ def _couplings(graph: Graph) -> Iterator[_Coupling]:
             yield edge, node.output, ins, outs
 
 
+@functools.lru_cache(maxsize=1024)
 def _aligned(graph: Graph, node: Node, edge: str, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Which input channel every output channel is made of (all kinds but layers)."""
     outs = np.arange(channels)
@@ -234,5 +236,5 @@ def _read_at(
         return wanted[start : start + graph.shapes[edge][0]]
     ins, outs = _aligned(graph, node, edge, len(wanted))
     read = np.zeros(graph.shapes[edge][0], bool)
-    np.logical_or.at(read, ins, wanted[outs])
+    read[ins[wanted[outs]]] = True
     return read

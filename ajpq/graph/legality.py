@@ -17,7 +17,7 @@ from ajpq.graph.structure import LAYER_KINDS, Graph, Node, layers
 from hw_models.errors import AjpqError
 
 
-def illegal_layers(graph: Graph, pruned: Masks) -> tuple[str, ...]:
+def illegal_layers(graph: Graph, pruned: Masks, kept: Masks | None = None) -> tuple[str, ...]:
     """The layers that a policy leaves without a live row, or without a live input channel.
 
     A layer may lose all its rows only behind a residual bypass: every path from it either meets an
@@ -25,11 +25,12 @@ def illegal_layers(graph: Graph, pruned: Masks) -> tuple[str, ...]:
 
     Args:
         pruned: layer name to ``[O]`` bool; a layer that is missing is not pruned at all.
+        kept: :func:`kept_channels` of these, where they are known already.
 
     Returns:
         Names in execution order, so that the first is the cause of the others.
     """
-    kept = kept_channels(graph, pruned)
+    kept = kept_channels(graph, pruned) if kept is None else kept
     gone = without_live_rows(graph, pruned, kept)
     zero = zero_channels(graph, gone)
     needed = needed_channels(graph, gone, zero, kept)
@@ -45,13 +46,13 @@ def illegal_layers(graph: Graph, pruned: Masks) -> tuple[str, ...]:
     return tuple(illegal)
 
 
-def check_legal(graph: Graph, pruned: Masks) -> None:
+def check_legal(graph: Graph, pruned: Masks, kept: Masks | None = None) -> None:
     """Refuse a policy that cuts the network apart.
 
     Raises:
         AjpqError: naming the first layer of :func:`illegal_layers`.
     """
-    illegal = illegal_layers(graph, pruned)
+    illegal = illegal_layers(graph, pruned, kept)
     if illegal:
         raise AjpqError(
             f"layer {illegal[0]!r} would have no live channel, and no residual addition bypasses it"

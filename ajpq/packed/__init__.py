@@ -12,6 +12,16 @@ All numbers are little-endian. The checksum covers everything behind it. Reading
 pydantic and constriction; nothing is unpickled.
 """
 
-from ajpq.packed.file import estimated_bytes, load, pack, save, unpack
+from ajpq.packed.codes import coded_bits
+from ajpq.packed.file import Frame, estimated_bytes, frame_of, load, pack, save, unpack
 
-__all__ = ["estimated_bytes", "load", "pack", "save", "unpack"]
+__all__ = [
+    "Frame",
+    "coded_bits",
+    "estimated_bytes",
+    "frame_of",
+    "load",
+    "pack",
+    "save",
+    "unpack",
+]

@@ -23,24 +23,27 @@ def count_codes(bits: int, codes: np.ndarray) -> np.ndarray:
     return np.concatenate([counts[256 - half :], counts[:half]])
 
 
-def _fitted(groups: Iterable[Group]) -> tuple[float, list[Model]]:
-    """Bits of the whole stream, and one model per group; equal widths are fitted together."""
+def _fitted(groups: Iterable[Group]) -> tuple[np.ndarray, list[Model]]:
+    """Bits and the model of every group; equal widths are fitted together."""
     groups = list(groups)
     models: list[Model | None] = [None] * len(groups)
-    total = 0.0
+    costs = np.zeros(len(groups))
     for bits in sorted({bits for bits, _ in groups}):
         places = [place for place, group in enumerate(groups) if group[0] == bits]
         counts = np.stack([count_codes(bits, groups[place][1]) for place in places])
-        costs, fitted = histograms.fit(counts, bits)
-        total += float(costs.sum())
+        costs[places], fitted = histograms.fit(counts, bits)
         for place, model in zip(places, fitted, strict=True):
             models[place] = model
-    return total, [model for model in models if model is not None]
+    return costs, [model for model in models if model is not None]
 
 
-def estimated_stream_bytes(groups: Iterable[Group]) -> int:
-    """Bytes that :func:`encode` will need, from histograms alone."""
-    bits, _ = _fitted(groups)
+def coded_bits(groups: Iterable[Group]) -> np.ndarray:
+    """``[G]`` bits that each group takes in a stream, from histograms alone."""
+    return _fitted(groups)[0]
+
+
+def stream_bytes(bits: float) -> int:
+    """Bytes of a whole stream of so many :func:`coded_bits`."""
     return 4 * round(bits / 32 + 1) if bits else 0  # the coder ends with about one spare word
 
 

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import TD3
 
+from agents import training
 from agents.checkpoints import load_agent, save_agent
 from agents.config import AgentConfig, load_agent_config
 from agents.searchers import searcher
@@ -102,3 +104,22 @@ def test_settings_are_checked(tmp_path):
     odd = AgentConfig(algorithm="td3", hyperparameters={"learning_rat": 1})
     with pytest.raises(AjpqError, match="learning_rat"):
         build_agent(odd, JointCompressionEnv(toy_task()), steps_per_episode=3, seed=0)
+
+
+@pytest.mark.parametrize("n_steps", [3, 1])
+def test_td3_for_episodes_learns_what_td3_learns(monkeypatch, n_steps):
+    """With returns over the whole episode, and with the critics' own values beyond one step."""
+    config = load_agent_config("td3")
+    longer = {**config.hyperparameters, "n_steps": n_steps}
+    config = config.model_copy(update={"hyperparameters": longer})
+    learned = []
+    for algorithm in (TD3, training.ALGORITHMS["td3"]):
+        monkeypatch.setitem(training.ALGORITHMS, "td3", algorithm)
+        env = JointCompressionEnv(toy_task())
+        agent = build_agent(config, env, steps_per_episode=3, seed=4)
+        train_agent(agent, episodes=14, steps_per_episode=3, on_episode=lambda info: True)
+        assert type(agent) is algorithm
+        learned.append(agent.policy.state_dict())
+    one, other = learned
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)

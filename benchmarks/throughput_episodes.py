@@ -1,0 +1,93 @@
+"""What an episode of a search costs beside judging the candidate that it ends with.
+
+The shipped experiment for CIFAR-10 on the network of ``zoo/base``: an agent walks the layers, its
+proposal is projected onto the budget, the compiler of the device is asked, the candidate is judged
+and journalled, and the agent learns. Evaluation is what happens inside the judge: calibration,
+forward passes, and the price of the candidate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+from unittest import mock
+
+from agents.config import load_agent_config
+from ajpq.base import build_problem
+from ajpq.checkpoints import load_tensors
+from ajpq.config import SearchConfig, load_search_config
+from ajpq.contest import contest
+from ajpq.judge import judge
+from ajpq.problem import Problem
+from ajpq.progress import SilentProgress
+from ajpq.proposals import propose
+from ajpq.runs.candidates import CandidateLog
+from ajpq.runs.journal import Journal
+from benchmarks.throughput_parts import row
+from envs.build import build_task
+from hw_models import vela
+
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
+
+
+def episodes(checkpoint: Path, data: str, count: int) -> list[dict[str, Any]]:
+    """Mean seconds of ``count`` episodes, of the first ones without a trained agent too."""
+    about = load_tensors(checkpoint)[1]
+    config = load_search_config(
+        "cifar10-resnet20",
+        {
+            "model": about["model"],
+            "seed": int(about["seed"]),
+            "checkpoint": str(checkpoint),
+            "data": data,
+            "episodes": count,
+        },
+    )
+    problem = build_problem(config)
+    with tempfile.TemporaryDirectory() as folder:
+        # Answers that an earlier run left on disk would make asking look free.
+        vela.forget()
+        with mock.patch.dict(os.environ, AJPQ_CACHE=folder):
+            total, judging, asking = _seconds(config, problem, Path(folder))
+    name = config.model
+    return [
+        row("episode", name, total / count, "s"),
+        row("episode outside evaluation", name, (total - judging) / count, "s"),
+        row("episode, asking the target while projecting", name, asking / count, "s"),
+    ]
+
+
+def _seconds(config: SearchConfig, problem: Problem, folder: Path) -> tuple[float, float, float]:
+    """Of a whole search, of its judge, and of the prices that its projections asked for."""
+    task = build_task(
+        config, problem, lambda policy, budget: judge(problem, config.candidate, policy)
+    )
+    log = CandidateLog(Journal(folder / "journal.jsonl", time.monotonic()))
+    judging, asking = [0.0], [0.0]
+    task = dataclasses.replace(
+        task,
+        judge=_timed(contest(config, problem, log), judging),
+        price=_timed(task.price, asking),
+    )
+    started = time.perf_counter()
+    propose(config, load_agent_config(config.agent), task, log, folder, SilentProgress())
+    return time.perf_counter() - started, judging[0], asking[0]
+
+
+def _timed(function: Callable[Given, Answer], total: list[float]) -> Callable[Given, Answer]:
+    """``function``, its seconds added to the only entry of ``total``."""
+
+    def timed(*args: Given.args, **kwargs: Given.kwargs) -> Answer:
+        started = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            total[0] += time.perf_counter() - started
+
+    return timed
