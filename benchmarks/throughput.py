@@ -14,16 +14,18 @@ are those of the network in zoo/base, on its validation images.
     make bench NAME=throughput
     python -m benchmarks.throughput --data imagefolder:DIR
 
-Leave the machine alone meanwhile. Forward passes, training and growth are the best of several
-turns, candidates the mean of ten (as searched: of all); what is compared takes its turn after the
-other. How often a candidate is given up that belongs in the finals is counted over many orders of
-candidates and images; of those that are trained first too.
+Leave the machine alone meanwhile; started again, it goes on behind the last finished part. Forward
+passes, training and growth are the best of several turns, candidates the mean of ten (as searched:
+of all); what is compared takes its turn after the other. How often a candidate is given up that
+belongs in the finals is counted over many orders of candidates and images.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,12 +47,16 @@ TUNED = 40
 EPISODES = 30
 CANDIDATES = 2000
 
+Part = Callable[[], list[dict[str, Any]]]
+"""Times something and returns rows."""
+
 
 def main(
     data: str = "cifar10",
     checkpoint: Path = Path("zoo/base/resnet20.safetensors"),
     seed: int = 0,
     turns: int = 5,
+    run_dir: Path | None = None,
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Time everything, write benchmarks/results/throughput.json.
@@ -60,27 +66,18 @@ def main(
         checkpoint: a network of zoo/base, for what depends on what a network has learned.
         seed: of the policies.
         turns: how often everything is timed; the best counts.
+        run_dir: finished parts, from which an interrupted run goes on; default runs/throughput.
         quick: ResNet-20 only, one turn, few images and candidates.
     """
-    started = time.monotonic()
-    progress = ConsoleProgress()
-    turns, images = (1, 256) if quick else (turns, 1920)  # multiples of every batch size
-    rows: list[dict[str, Any]] = []
-    for model in WIDE[: 1 if quick else 2]:
-        with progress.phase(f"forward passes of {model}"):
-            rows += forward(model, images, turns, seed)
-    with progress.phase("seconds per candidate"):
-        rows += candidates(checkpoint, data, 5 if quick else PROPOSALS, seed)
-    with progress.phase("candidates given up in the midst of their training"):
-        rows += tuned(checkpoint, data, 5 if quick else TUNED, seed, 60 if quick else STEPS)
-    with progress.phase("episodes of a search"):
-        rows += episodes(checkpoint, data, 5 if quick else EPISODES)
-    with progress.phase("training steps"):
-        rows += training("resnet20", 2 if quick else 10, turns)
-    with progress.phase("growth with depth"):
-        rows += growth(DEPTHS[: 2 if quick else 5], turns, seed)
-    with progress.phase("memory over many candidates"):
-        rows += memory(20 if quick else CANDIDATES, seed)
+    parts = (
+        quick_parts(checkpoint, data, seed) if quick else all_parts(checkpoint, data, seed, turns)
+    )
+    folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
+    settings = {"data": data, "checkpoint": str(checkpoint), "seed": seed, "turns": turns}
+    done = [
+        done_once(folder / f"{name}.json", settings, name, work) for name, work in parts.items()
+    ]
+    rows = [row for part in done for row in part["rows"]]
     path = write_result(
         NAME,
         command=command_line(
@@ -89,10 +86,54 @@ def main(
         seed=seed,
         rows=rows,
         bars=bars({(row["what"], row["network"]): row["value"] for row in rows}),
-        seconds=time.monotonic() - started,
+        seconds=sum(part["seconds"] for part in done),
         quick=quick,
     )
     print(path)
+
+
+def all_parts(checkpoint: Path, data: str, seed: int, turns: int) -> dict[str, Part]:
+    """Every part by name; what a bar compares is within one of them."""
+    partial = functools.partial
+    images = 1920  # a multiple of every batch size
+    return {
+        **{f"forward passes of {m}": partial(forward, m, images, turns, seed) for m in WIDE},
+        "training steps": partial(training, "resnet20", 10, turns),
+        "seconds per candidate": partial(candidates, checkpoint, data, PROPOSALS, seed),
+        "episodes of a search": partial(episodes, checkpoint, data, EPISODES),
+        "growth with depth": partial(growth, DEPTHS, turns, seed),
+        "memory over many candidates": partial(memory, CANDIDATES, seed),
+        "candidates given up while training": partial(tuned, checkpoint, data, TUNED, seed, STEPS),
+    }
+
+
+def quick_parts(checkpoint: Path, data: str, seed: int) -> dict[str, Part]:
+    """The same with few images, candidates and turns, for ResNet-20 only."""
+    partial = functools.partial
+    return {
+        "forward passes": partial(forward, WIDE[0], 256, 1, seed),
+        "training steps": partial(training, "resnet20", 2, 1),
+        "seconds per candidate": partial(candidates, checkpoint, data, 5, seed),
+        "episodes of a search": partial(episodes, checkpoint, data, 5),
+        "growth with depth": partial(growth, DEPTHS[:2], 1, seed),
+        "memory over many candidates": partial(memory, 20, seed),
+        "candidates given up while training": partial(tuned, checkpoint, data, 5, seed, 60),
+    }
+
+
+def done_once(file: Path, settings: dict[str, Any], name: str, work: Part) -> dict[str, Any]:
+    """Rows and seconds of a part: from ``file`` if they were found there under these settings."""
+    if file.exists():
+        known: dict[str, Any] = json.loads(file.read_text())
+        if known["settings"] == settings:
+            return known
+    started = time.monotonic()
+    with ConsoleProgress().phase(name):
+        rows = work()
+    found = {"settings": settings, "rows": rows, "seconds": time.monotonic() - started}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(found) + "\n")
+    return found
 
 
 def bars(found: Mapping[tuple[str, str], float]) -> dict[str, dict[str, Any]]:
