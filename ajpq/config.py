@@ -186,6 +186,7 @@ class SearchSettings(ProblemConfig):
         budgets: so many of them are asked for, equal factors apart.
         images: stop after candidates and sensitivities have taken so many images: shown to a
             network once, trained on three times.
+        agent_from: a run whose agents and front the searcher goes on from.
         time_budget_s: stop proposing candidates after so many seconds of evaluation.
         fixed_bits: every kernel has this width or 0 (fixed-precision mode).
         kl_weight: the reward is top-1 (0..1) minus this times the KL divergence in nats.
@@ -207,6 +208,7 @@ class SearchSettings(ProblemConfig):
     images: int | None = Field(default=None, ge=1)
     time_budget_s: float | None = Field(default=None, gt=0)
     agent: str = "td3"
+    agent_from: str | None = None
     fixed_bits: int | None = Field(default=None, ge=2, le=8)
     max_sparsity: float = Field(default=0.75, ge=0, lt=1)
     kl_weight: float = Field(default=0.0, ge=0)
@@ -231,6 +233,11 @@ class SearchSettings(ProblemConfig):
     @classmethod
     def _agent_found_from_anywhere(cls, spec: str) -> str:
         return with_full_path(spec)
+
+    @field_validator("agent_from")
+    @classmethod
+    def _run_found_from_anywhere(cls, spec: str | None) -> str | None:
+        return None if spec is None else str(_absolute(spec))
 
     @field_validator("limits")
     @classmethod

@@ -60,7 +60,14 @@ def propose(
     if task.path:
         task = _at_the_border(task, trials)
     tasks = tuple(task.at(scale) for scale in scales(config.budget_range, config.budgets))
-    setup = Setup(tasks, trials, agent_config, config.seed if seed is None else seed, run_dir)
+    setup = Setup(
+        tasks=tasks,
+        trials=trials,
+        config=agent_config,
+        seed=config.seed if seed is None else seed,
+        folder=run_dir,
+        origin=None if config.agent_from is None else Path(config.agent_from) / "agent",
+    )
     with contextlib.suppress(SearchOver):
         searcher(agent_config.algorithm)(setup)
     return trials.images

@@ -30,6 +30,8 @@ def main(
     episodes: Count = None,
     time_budget: Minutes = None,
     agent: Text = None,
+    agent_from: Text = None,
+    budget_range: Annotated[float | None, option("FACTOR")] = None,
     criterion: Text = None,
     fixed_bits: Count = None,
     image_size: Count = None,
@@ -66,6 +68,9 @@ def main(
         time_budget: stop trying candidates after so many minutes.
         agent: what proposes candidates: td3, sac, ddpg, ppo (reinforcement learning), random,
             uniform, greedy, evolution, tpe, nsga2, milp, or a YAML file.
+        agent_from: a run folder whose trained agents go on here (--agent ajpq), on the same network
+            or another, the same device or another.
+        budget_range: search for all budgets from the bounds up to so many times as much at once.
         criterion: importance of channels: taylor, l1, l2, batchnorm.
         fixed_bits: give every kernel this width or prune it.
         image_size: resize the images of an imagefolder.
@@ -86,6 +91,8 @@ def main(
         episodes=episodes,
         time_budget_s=None if time_budget is None else 60 * time_budget,
         agent=agent,
+        agent_from=agent_from,
+        budget_range=budget_range,
         criterion=criterion,
         fixed_bits=fixed_bits,
         image_size=image_size,

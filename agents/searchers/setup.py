@@ -27,6 +27,7 @@ class Setup:
         config: of the searcher.
         seed: of everything random.
         folder: where the searcher leaves what it has learned, and logs.
+        origin: where an earlier searcher of the same kind left what it had learned, to go on from.
     """
 
     tasks: tuple[CompressionTask, ...]
@@ -34,6 +35,7 @@ class Setup:
     config: AgentConfig
     seed: int
     folder: Path
+    origin: Path | None = None
 
 
 class Hyperparameters(BaseModel):

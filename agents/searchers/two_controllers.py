@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -20,9 +19,10 @@ import numpy as np
 from pydantic import Field
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from agents.checkpoints import save_agent
+from agents.checkpoints import load_agent, save_agent
 from agents.config import AgentConfig
 from agents.experience import Tried, best_of, remember, settings_of
+from agents.front import Point, load_front, save_front, starts
 from agents.searchers.milp import milp
 from agents.searchers.reinforcement import asking_through
 from agents.searchers.setup import Hyperparameters, Setup, hyperparameters
@@ -90,16 +90,42 @@ def two_controllers(setup: Setup) -> None:
     tasks = [sharing(asking_through(setup.trials, task)) for task in setup.tasks]
     search = _Search(tasks, [])
     with contextlib.suppress(SearchOver):
-        warm_start(search, settings.pruning)
-        if settings.floor_share:
-            search.tried += integer_program(setup, settings.floor_share)
+        if setup.origin is not None:
+            continue_from(search, load_front(setup.origin))
+        if not search.tried:
+            warm_start(search, settings.pruning)
+            if settings.floor_share:
+                search.tried += integer_program(setup, settings.floor_share)
     warm = len(search.tried)
     agents = _agents(setup, settings, search)
+    if setup.origin is not None:
+        for name, agent in agents.items():
+            load_agent(agent, setup.origin / name)
     with contextlib.suppress(SearchOver):
+        if setup.origin is not None:
+            _act(search, agents["layer"], settings.reach)
         _take_turns(setup, settings, search, agents)
     for name, agent in agents.items():
         save_agent(agent, _agent_config(setup.config, settings), setup.folder / "agent" / name)
     _save_front(setup, search, warm)
+
+
+def continue_from(search: _Search, points: Sequence[Point]) -> None:
+    """Ask for what an earlier front suggests for each budget."""
+    for task in search.tasks:
+        for centred in starts(points, task):
+            _ask(search, centred, centred.projected(centred.prior))
+
+
+def _act(search: _Search, agent: OffPolicyAlgorithm, reach: float) -> None:
+    """Ask for what a trained layer controller does, without exploration, under every budget."""
+    env = LayerControlEnv(search.centres(reach))
+    for _ in env.tasks:
+        observation, done = env.reset()[0], False
+        while not done:
+            action, _ = agent.predict(observation, deterministic=True)
+            observation, _, done, _, info = env.step(action)
+        search.keep(info)
 
 
 def warm_start(search: _Search, prunings: Sequence[float]) -> None:
@@ -199,19 +225,18 @@ def _round(setup: Setup, agent: OffPolicyAlgorithm, search: _Search, episodes: i
 
 def _save_front(setup: Setup, search: _Search, warm: int) -> None:
     """``agent/front.json``: each budget's best candidate, and what learning added to it."""
-    rows = []
+    points = []
     for task in search.tasks:
         before, after = best_of(search.tried[:warm], task), best_of(search.tried, task)
         if after is not None:
-            rows.append(
-                {
-                    "bounds": dict(task.budget.bounds),
-                    "settings": after.settings.tolist(),
-                    "shares": [own.tolist() for own in after.shares],
-                    "top1_val": after.metrics.top1_val,
-                    "reward": task.score(after.metrics),
-                    "reward_warm": None if before is None else task.score(before.metrics),
-                }
+            points.append(
+                Point(
+                    bounds=dict(task.budget.bounds),
+                    settings=after.settings.tolist(),
+                    shares=[own.tolist() for own in after.shares],
+                    top1_val=after.metrics.top1_val,
+                    reward=task.score(after.metrics),
+                    reward_warm=None if before is None else task.score(before.metrics),
+                )
             )
-    (setup.folder / "agent").mkdir(parents=True, exist_ok=True)
-    (setup.folder / "agent" / "front.json").write_text(json.dumps(rows) + "\n")
+    save_front(setup.folder / "agent", points)

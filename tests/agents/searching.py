@@ -20,7 +20,7 @@ class Asked:
     reward: float
 
 
-def searched(name, tasks, folder: Path, seed=0, hyperparameters=None, **limits):
+def searched(name, tasks, folder: Path, seed=0, hyperparameters=None, origin=None, **limits):
     """Everything asked, in order, and the trials that counted it."""
     asked = []
 
@@ -34,7 +34,7 @@ def searched(name, tasks, folder: Path, seed=0, hyperparameters=None, **limits):
         config = AgentConfig(algorithm=name, hyperparameters=hyperparameters)
     trials = Trials(judge=judge, cost=lambda metrics: IMAGES, **limits)
     with contextlib.suppress(SearchOver):
-        SEARCHERS[name](Setup(tuple(tasks), trials, config, seed, folder))
+        SEARCHERS[name](Setup(tuple(tasks), trials, config, seed, folder, origin))
     return asked, trials
 
 
