@@ -49,7 +49,7 @@ def main(
     override the config, which may be that of a search.
 
     Args:
-        agents: searchers: td3, sac, ddpg, ppo, random, or YAML files; else td3 and random.
+        agents: searchers as --agent of python -m ajpq.search names them; else td3 and random.
         seeds: of the searchers, two or more, else 0 1 2; network, data split and images are the
             same for all.
         candidates: what each search may cost: the images of so many candidates that are judged on

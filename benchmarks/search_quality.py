@@ -1,0 +1,181 @@
+"""Does the search with two controllers find better policies than everything else at equal cost?
+
+ResNet-20 of zoo/base, its validation images, two devices, three budgets each, all searchers with
+every seed. What a search may cost is counted in images, as 300 plain candidates take: shown once,
+trained on three times; sensitivities and warm starts included. No fine-tuning, no test images: the
+best candidates of every search are measured by the exact reference on the whole validation split
+(``python -m ajpq.compare``).
+
+    make bench NAME=search_quality
+    python -m benchmarks.search_quality --data imagefolder:DIR
+
+Some five hours on two cores; started again, it goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from agents.front import load_front
+from ajpq import cli
+from ajpq.checkpoints import load_tensors
+from ajpq.compare_config import CompareConfig
+from ajpq.comparison import compare
+from ajpq.config import load_run
+from ajpq.progress import ConsoleProgress
+from ajpq.standings import Comparison, Standing, standings
+from benchmarks.harness import at_least, command_line, write_result
+
+NAME = "search_quality"
+OURS = "ajpq"
+OTHERS = (
+    "td3",
+    "sac",
+    "ddpg",
+    "ppo",
+    "random",
+    "tpe",
+    "nsga2",
+    "milp",
+    "greedy",
+    "evolution",
+    "uniform",
+)
+# The tightest of three budgets on each device, which go up to twice as much.
+TARGETS: dict[str, dict[str, float | None]] = {
+    "edge-npu": {"latency_ratio": 0.5, "size_ratio": 0.05},
+    "bitfusion": {"latency_ratio": 0.3, "size_ratio": None},
+}
+SEEDS = (0, 1, 2)
+CANDIDATES = 300
+
+
+def main(
+    data: str = "cifar10",
+    checkpoint: Path = Path("zoo/base/resnet20.safetensors"),
+    run_dir: Path | None = None,
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
+    """Let all searchers compete, write benchmarks/results/search_quality.json.
+
+    Args:
+        data: cifar10, or imagefolder:DIR with the same images.
+        checkpoint: a network of zoo/base.
+        run_dir: the comparisons, one folder for each device; default runs/search_quality.
+        quick: one device, two other searchers, two seeds, few candidates.
+    """
+    folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
+    rows: list[dict[str, Any]] = []
+    bars: dict[str, dict[str, Any]] = {}
+    seconds = 0.0
+    for target in list(TARGETS)[1 if quick else 0 :]:
+        config = config_of(target, data, checkpoint, quick)
+        own = folder / target
+        found = compare(config, own, resume=own.exists(), progress=ConsoleProgress())
+        added = [added_points(own / f"{OURS}-{seed}" / "agent") for seed in config.seeds]
+        rows += rows_of(found, added)
+        bars |= bars_of(found, added)
+        seconds += sum(outcome.seconds for outcome in found.searches)
+    path = write_result(
+        NAME,
+        command=command_line(NAME, quick, data=data, checkpoint=str(checkpoint)),
+        seed=SEEDS[0],
+        rows=rows,
+        bars=bars,
+        seconds=seconds,
+        quick=quick,
+    )
+    print(path)
+
+
+def config_of(target: str, data: str, checkpoint: Path, quick: bool) -> CompareConfig:
+    """The comparison on one device."""
+    about = load_tensors(checkpoint)[1]
+    others, seeds = (("random", "milp"), SEEDS[:2]) if quick else (OTHERS, SEEDS)
+    settings = {
+        "model": about["model"],
+        "seed": int(about["seed"]),
+        "checkpoint": str(checkpoint),
+        "data": data,
+        "target": target,
+        "agents": (OURS, *others),
+        "seeds": seeds,
+        "budget_range": 2.0,
+        "budgets": 3,
+        "candidates": 12 if quick else CANDIDATES,
+        **TARGETS[target],
+    }
+    return load_run(CompareConfig, "cifar10-resnet20", settings)
+
+
+def added_points(agent: Path) -> list[float]:
+    """For each budget by how many points of reward learning went beyond the warm start."""
+    return [
+        100 * (point.reward - point.reward_warm)
+        for point in load_front(agent)
+        if point.reward_warm is not None
+    ]
+
+
+def rows_of(found: Comparison, added: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    """One row per searcher: medians over seeds."""
+    return [
+        {
+            "target": found.target,
+            "searcher": standing.agent,
+            "candidates": standing.candidates,
+            "hypervolume": standing.hypervolume.median,
+            "least": standing.hypervolume.least,
+            "most": standing.hypervolume.most,
+            **{
+                f"top1_val_budget_{number}": best.median
+                for number, best in enumerate(standing.best_top1, 1)
+            },
+            "points_learned": _least_median(added) if standing.agent == OURS else None,
+            "seconds": standing.seconds,
+        }
+        for standing in standings(found)
+    ]
+
+
+def _least_median(added: Sequence[Sequence[float]]) -> float:
+    """The least over budgets of the median over seeds."""
+    return min((statistics.median(own) for own in zip(*added, strict=False)), default=0.0)
+
+
+def bars_of(found: Comparison, added: Sequence[Sequence[float]]) -> dict[str, dict[str, Any]]:
+    """Hypervolume and accuracy against the best of the others, and what learning added."""
+    by_agent = {standing.agent: standing for standing in standings(found)}
+    ours = by_agent.pop(OURS)
+    best = max(volume(standing) for standing in by_agent.values())
+    gaps = [
+        (own.median or 0.0)
+        - max(standing.best_top1[number].median or 0.0 for standing in by_agent.values())
+        for number, own in enumerate(ours.best_top1)
+    ]
+    return {
+        f"{found.target}_hypervolume_over_the_best_other_at_least": at_least(
+            volume(ours) / max(best, 1e-12), 1.03
+        ),
+        f"{found.target}_points_over_the_best_other_at_every_budget_at_least": at_least(
+            min(gaps), 0.0
+        ),
+        f"{found.target}_points_learned_beyond_the_warm_start_above": {
+            **at_least(_least_median(added), 0.0),
+            "holds": _least_median(added) > 0,
+        },
+    }
+
+
+def volume(standing: Standing) -> float:
+    """Median hypervolume; nothing found counts as none."""
+    return standing.hypervolume.median or 0.0
+
+
+if __name__ == "__main__":
+    cli.run(main, prog=f"python -m benchmarks.{NAME}")
