@@ -25,6 +25,7 @@ __all__ = ["ActivationRange", "apply_policy", "apply_unshrunk", "edge_grids", "f
 Tensors = Mapping[str, Tensor]
 Quantize = Callable[[Tensor, Tensor], tuple[Any, Any]]
 _ANY_WIDTH = 8  # asked of the quantizer for rows whose codes are not used
+_PRUNED = bytes([1, *[0] * 255])  # width -> is the channel pruned?
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ def kept_by_policy(graph: Graph, policy: CompressionPolicy) -> Masks:
 
 def outline(graph: Graph, policy: CompressionPolicy) -> tuple[Masks, frozenset[str]]:
     """:func:`kept_by_policy`, and the edges that :func:`apply_policy` still computes."""
-    pruned = _pruned(graph, policy)
-    return _outline(graph, tuple((name, own.tobytes()) for name, own in pruned.items()))
+    pruned = (
+        (name, bytes(own.weight_bits).translate(_PRUNED)) for name, own in policy.layers.items()
+    )
+    return _outline(graph, tuple(pruned))
 
 
 @functools.lru_cache(maxsize=256)
@@ -84,6 +87,7 @@ def _outline(graph: Graph, pruned: tuple[tuple[str, bytes], ...]) -> tuple[Masks
     A search asks about the same channels at many widths. The arrays are shared: read-only.
     """
     masks = {name: np.frombuffer(own, bool) for name, own in pruned}
+    _check_fit(graph, masks)
     kept = kept_channels(graph, masks)
     check_legal(graph, masks, kept)
     for own in kept.values():
@@ -99,23 +103,24 @@ def apply_unshrunk(
     quantize: Quantize,
 ) -> Network:
     """Like :func:`apply_policy`, but pruned channels stay as rows of zeros."""
-    check_legal(graph, _pruned(graph, policy))
+    pruned = {name: layer.bits == 0 for name, layer in policy.layers.items()}
+    _check_fit(graph, pruned)
+    check_legal(graph, pruned)
     kept = {edge: np.ones(shape[0], bool) for edge, shape in graph.shapes.items()}
     job = _Job(graph, tensors, policy, quantize, kept)
     everything = frozenset(graph.grid_sets)
     return _network(job, edge_grids(graph, policy, ranges), everything)
 
 
-def _pruned(graph: Graph, policy: CompressionPolicy) -> dict[str, np.ndarray]:
+def _check_fit(graph: Graph, pruned: Masks) -> None:
     expected = {layer.name: layer.channels for layer in layers(graph)}
-    given = {name: len(layer.weight_bits) for name, layer in policy.layers.items()}
+    given = {name: len(own) for name, own in pruned.items()}
     for name in [*expected, *given]:
         if expected.get(name) != given.get(name):
             raise AjpqError(
                 f"layer {name!r} has {expected.get(name, 'no')} output channels in the network "
                 f"and {given.get(name, 'no')} widths in the policy"
             )
-    return {name: layer.bits == 0 for name, layer in policy.layers.items()}
 
 
 def _network(job: _Job, grids: Mapping[str, Edge], available: frozenset[str]) -> Network:

@@ -7,7 +7,7 @@ batch is normalised by its own statistics, which are averaged.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -65,6 +65,12 @@ def recalibrate(
     network = apply_policy(graph, {**tensors, **_identity(graph)}, policy, ranges, quantize)
     kept = kept_by_policy(graph, policy)
     notes: dict[str, Any] = {}  # statistics by state-dict name, magnitudes by edge; of one batch
+    seen: list[dict[str, Any]] = []  # of every batch; magnitudes of those only that give the ranges
+
+    def measure(edge: str, values: Tensor) -> None:
+        if len(seen) < range_batches:
+            notes[edge] = _largest(values)
+
     owners = {fusion.node.name: fusion.batchnorm or fusion.node for fusion in graph.fusions}
     steps, more, biases = [], {}, _biases_in_front(graph)
     for op in network.operators:
@@ -74,12 +80,11 @@ def recalibrate(
             own = _own_tensors(owner, op, tensors, kept[owner.output], before)
             normalise = _normalisation(owner, own, notes, frozen=batchnorm_batches == 0)
             more[op.name] = b"".join(own[role].numpy().tobytes() for role in sorted(own))
-        steps.append((op, _step(kernels, network, op, normalise, notes)))
+        steps.append((op, _step(kernels, network, op, normalise, measure, notes)))
     run = walk(network, steps, kernels.store, prefixes, notes, more)
-    seen = []
     for images in batches:
         notes.clear()
-        notes[network.input] = _largest(images)
+        measure(network.input, images)
         run(images)
         seen.append(dict(notes))
     return (
@@ -163,7 +168,12 @@ def _normalisation(
 
 
 def _step(
-    kernels: Kernels, network: Network, op: Operator, normalise: Step | None, notes: dict[str, Any]
+    kernels: Kernels,
+    network: Network,
+    op: Operator,
+    normalise: Step | None,
+    measure: Callable[[str, Tensor], None],
+    notes: dict[str, Any],
 ) -> Step:
     inputs, out = [network.edges[edge] for edge in op.inputs], network.edges[op.output]
     if op.kind in GRID_PRESERVING:
@@ -178,7 +188,7 @@ def _step(
     def step(*stored: Tensor) -> Tensor:
         x = real(*stored)
         x = applied(x if normalise is None else normalise(x), op.activation)
-        notes[op.output] = _largest(x)
+        measure(op.output, x)
         return kernels.store(quantize_edge(x, out), out)
 
     return step
@@ -188,7 +198,8 @@ def _inheriting(op: Operator, step: Step, notes: dict[str, Any]) -> Step:
     """Moving values about makes none that are larger."""
 
     def run(*stored: Tensor) -> Tensor:
-        notes[op.output] = max(notes[edge] for edge in op.inputs)
+        if op.inputs[0] in notes:
+            notes[op.output] = max(notes[edge] for edge in op.inputs)
         return step(*stored)
 
     return run

@@ -153,12 +153,14 @@ def _outside(network: Network) -> _Outside:
 
 
 def _kept_widths(layer: Layer, policy: CompressionPolicy, kept: Masks) -> np.ndarray:
-    bits = policy.layers[layer.name].bits
-    return bits[kept[layer.node.output]].astype(np.uint8)
+    bits = np.frombuffer(bytes(policy.layers[layer.name].weight_bits), np.uint8)
+    return bits[kept[layer.node.output]]
 
 
 def _reals(problem: Problem, layer: Layer, widths: np.ndarray, kept: Masks) -> int:
     """Weights that stay real values."""
+    if FLOAT_BITS not in widths:
+        return 0
     shape = problem.state[layer.node.parameters["weight"]].shape
     grouped = layer.node.attributes.get("groups", 1) > 1
     columns = shape[1] if grouped else int(kept[layer.node.inputs[0]].sum())

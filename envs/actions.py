@@ -108,17 +108,21 @@ def channel_bits(
         ``[C]`` int64, read-only; at least one channel is live.
     """
     asked = np.asarray(scores, np.float64), np.asarray(values, np.float64)
-    return _channel_bits(knobs, prunable, ladder, *(numbers.tobytes() for numbers in asked))
+    return _channel_bits(knobs, prunable, ladder, *(numbers.tobytes() for numbers in asked))[0]
 
 
 @functools.lru_cache(maxsize=1 << 14)
 def _channel_bits(
     knobs: Knobs, prunable: bool, ladder: Ladder | None, scores: bytes, values: bytes
-) -> np.ndarray:
-    """:func:`channel_bits`; a projection moves one layer at a time and decodes all of them."""
-    found = _decoded(np.frombuffer(scores), knobs, np.frombuffer(values), prunable, ladder)
+) -> tuple[np.ndarray, bytes, int]:
+    """:func:`channel_bits`, their bytes, and :func:`activation_width`.
+
+    A projection moves one layer at a time and decodes all of them.
+    """
+    setting = np.frombuffer(values)
+    found = _decoded(np.frombuffer(scores), knobs, setting, prunable, ladder)
     found.setflags(write=False)
-    return found
+    return found, found.tobytes(), activation_width(knobs, setting)
 
 
 def _decoded(
@@ -194,12 +198,15 @@ def decode(
             in the network as a row of zeros.
         ladders: of each layer, who buys its bits; None for ramps.
     """
+    asked = np.array(actions, dtype=np.float64)
+    asked[:, 0] = asked[list(leaders), 0]
     found = []
-    for index, (name, layer_scores) in enumerate(scores.items()):
-        values = with_sparsity_of(actions[index], actions[leaders[index]])
-        ladder = ladders[index] if ladders else None
-        bits = channel_bits(layer_scores, knobs, values, name not in unprunable, ladder)
-        found.append((name, bits.tobytes(), activation_width(knobs, values)))
+    for index, (name, own) in enumerate(scores.items()):
+        ladder, values = ladders[index] if ladders else None, asked[index].tobytes()
+        importance = np.asarray(own, np.float64).tobytes()
+        found.append(
+            (name, *_channel_bits(knobs, name not in unprunable, ladder, importance, values)[1:])
+        )
     return _policy(tuple(found), quantizer.model_dump_json())
 
 

@@ -12,7 +12,7 @@ from ajpq.evaluate import kl_divergence
 from ajpq.kernels import FloatKernels, Int8Kernels, int8_in_hardware
 from ajpq.ranking import prepare_ranking
 from ajpq.reference import simulate
-from hw_models.network import FLOAT_BITS
+from hw_models.network import FLOAT_BITS, Edge, Operator, Weights
 from tests.modules import NETWORKS, images, minmax, random_policy, ranges, traced
 
 torch.set_num_threads(1)
@@ -87,3 +87,26 @@ def test_it_ranks_candidates_as_the_reference_does(way):
         reference.append(kl_divergence(wanted, exact))
         ranking.append(kl_divergence(wanted, prepare_ranking(network, way)(x)))
     assert spearmanr(reference, ranking).statistic >= 0.99
+
+
+@pytest.mark.skipif(not int8_in_hardware(), reason="no convolution of bytes here")
+@pytest.mark.parametrize("channels", [16, 48, 64])
+def test_weights_laid_out_for_their_input_give_the_same_bits(channels, monkeypatch):
+    source, out = Edge("in", (64, 8, 8), 8, False, 0.02), Edge("out", (channels, 8, 8), 8, False, 3)
+    rng = np.random.default_rng(channels)
+    weights = Weights(
+        rng.integers(-127, 128, (channels, 64, 3, 3)).astype(np.int8),
+        rng.uniform(0.1, 1, channels).astype(np.float32),
+        np.full(channels, 8, np.uint8),
+        rng.normal(size=channels).astype(np.float32),
+    )
+    one = (1, 1)
+    attributes = {"stride": one, "padding": one, "dilation": one, "groups": 1}
+    op = Operator("conv", "conv", ("in",), "out", attributes, weights, "relu")
+    x = torch.from_numpy(rng.integers(0, 256, (64, 64, 8, 8)).astype(np.uint8))
+    x = x.contiguous(memory_format=torch.channels_last)
+    found = Int8Kernels().layer(op, source, out)(x)
+    prepack = torch.ops.onednn.qconv_prepack
+    monkeypatch.setattr(torch.ops.onednn, "qconv_prepack", lambda *a: prepack(*a[:-1], None))
+    assert found.unique().numel() > 100
+    assert torch.equal(found, Int8Kernels().layer(op, source, out)(x))

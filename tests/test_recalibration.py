@@ -81,6 +81,27 @@ def test_it_finds_what_the_imitation_finds(name, widths, way):
     assert measured == pytest.approx(expected, rel=0.1)
 
 
+def test_ranges_come_from_the_first_batches_alone():
+    graph, tensors, policy, found, quantize = case("option_a", (4, 8))
+    first, rest = images(8), [10 * images(8, 1), 10 * images(8, 2)]
+
+    def measured(*batches):
+        return recalibrate(
+            graph,
+            tensors,
+            policy,
+            found,
+            quantize,
+            batches,
+            batchnorm_batches=len(batches),
+            range_batches=1,
+        )
+
+    (alone, ranges_alone), (all_of_them, ranges_of_all) = measured(first), measured(first, *rest)
+    assert ranges_alone == ranges_of_all
+    assert any(not torch.equal(alone[name], all_of_them[name]) for name in alone)
+
+
 def test_without_batches_for_statistics_they_stay():
     graph, tensors, policy, found, quantize = case("option_a", (4, 8))
     buffers, _ = recalibrate(

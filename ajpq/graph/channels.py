@@ -141,22 +141,18 @@ def kept_channels(graph: Graph, pruned: Masks) -> dict[str, np.ndarray]:
     """
     groups = channel_groups(graph)
     zero = zero_channels(graph, pruned)
-    kept = {edge: np.zeros(shape[0], bool) for edge, shape in graph.shapes.items()}
+    stays = np.zeros(1 + max(int(own.max()) for own in groups.values()) + 1, bool)
     while True:
+        kept = {edge: stays[own] for edge, own in groups.items()}
         needed = needed_channels(graph, pruned, zero, kept)
-        larger = _whole_groups(groups, {e: needed[e] & ~zero[e] for e in graph.shapes})
-        if all(np.array_equal(kept[e], larger[e]) for e in kept):
+        larger = np.zeros_like(stays)
+        larger[-1] = True  # group -1
+        for edge, own in groups.items():
+            larger[own[needed[edge] & ~zero[edge]]] = True
+        if np.array_equal(stays, larger):
             return kept
         # a living row that stays because of its group reads its inputs, which must then stay too
-        kept = larger
-
-
-def _whole_groups(groups: Masks, must_stay: Masks) -> dict[str, np.ndarray]:
-    stays = np.zeros(1 + max(int(own.max()) for own in groups.values()) + 1, bool)
-    for edge, own in groups.items():
-        stays[own[must_stay[edge]]] = True
-    stays[-1] = True  # group -1
-    return {edge: stays[own] for edge, own in groups.items()}
+        stays = larger
 
 
 def without_live_rows(graph: Graph, pruned: Masks, kept: Masks) -> dict[str, np.ndarray]:

@@ -105,6 +105,21 @@ class Graph:
         return tuple(result)
 
     @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """What :func:`layers` gives."""
+        return tuple(
+            Layer(
+                fusion.node.name,
+                fusion.node,
+                fusion.batchnorm,
+                fusion.activation,
+                self.shapes[fusion.node.output][0],
+            )
+            for fusion in self.fusions
+            if fusion.node.kind in LAYER_KINDS
+        )
+
+    @cached_property
     def grid_sets(self) -> Mapping[str, int]:
         """Equal numbers for the edges that must share one grid (width, sign and scale)."""
         edges = [self.input, *(fusion.output for fusion in self.fusions)]
@@ -148,17 +163,7 @@ def _fuse(graph: Graph, node: Node) -> Fusion:
 
 def layers(graph: Graph) -> tuple[Layer, ...]:
     """The convolutions and linear layers in execution order."""
-    return tuple(
-        Layer(
-            fusion.node.name,
-            fusion.node,
-            fusion.batchnorm,
-            fusion.activation,
-            graph.shapes[fusion.node.output][0],
-        )
-        for fusion in graph.fusions
-        if fusion.node.kind in LAYER_KINDS
-    )
+    return graph.layers
 
 
 def quantized_edges(graph: Graph) -> tuple[str, ...]:

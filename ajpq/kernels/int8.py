@@ -67,8 +67,15 @@ def _convolution(op: Operator, source: Edge, out: Edge) -> Callable[[Tensor], Te
     zeros = torch.zeros(len(scales), dtype=torch.int32)
     a = op.attributes
     geometry = (list(a["stride"]), list(a["padding"]), list(a["dilation"]), a["groups"])
+    # Told the size of the input, it chooses the very layout that the convolution wants; otherwise
+    # some numbers of channels are put in order again at every call, at many times its cost.
     packed: Tensor = torch.ops.onednn.qconv_prepack(
-        torch.from_numpy(op.weights.codes), scales, source.scale, _zero(source), *geometry, None
+        torch.from_numpy(op.weights.codes),
+        scales,
+        source.scale,
+        _zero(source),
+        *geometry,
+        [1, *source.shape],
     )
     given = (source.scale, _zero(source), packed, scales, zeros, bias, *geometry)
     low, high = clamp_range(op.activation, out)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ajpq.policy import QuantizerSpec
-from envs.actions import activation_width, channel_bits, decode, make_knobs
+from envs.actions import activation_width, channel_bits, decode, make_knobs, with_sparsity_of
 from hw_models.errors import AjpqError
 
 ALL = (0, 2, 3, 4, 5, 6, 7, 8, 32)
@@ -95,6 +95,20 @@ def test_followers_take_the_sparsity_of_their_leader():
     policy = decode(actions, scores, (0, 1, 0), frozenset(), knobs(), QuantizerSpec())
     assert [policy.layers[name].sparsity for name in "abc"] == [0.5, 0.0, 0.5]
     assert policy.layers["c"].weight_bits[-1] == 5
+
+
+def test_a_policy_is_made_of_its_layers_one_by_one():
+    rng = np.random.default_rng(0)
+    channels = {"a": 4, "b": 9, "c": 4, "d": 7}
+    scores = {name: rng.normal(size=count) for name, count in channels.items()}
+    leaders, own = (0, 1, 0, 3), knobs(activation_bits=(4, 8))
+    for actions in rng.uniform(size=(20, 4, len(own.names))):
+        policy = decode(actions, scores, leaders, frozenset("d"), own, QuantizerSpec())
+        for index, (name, layer) in enumerate(policy.layers.items()):
+            values = with_sparsity_of(actions[index], actions[leaders[index]])
+            bits = channel_bits(scores[name], own, values, name != "d")
+            assert layer.weight_bits == tuple(bits)
+            assert layer.activation_bits == activation_width(own, values)
 
 
 def test_a_width_that_the_target_lacks_is_refused():
