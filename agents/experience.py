@@ -75,7 +75,8 @@ def remember(
     agent.replay_buffer.reset()
     for task in tasks:
         for one in tried:
-            if uses_the_budget(task, one.metrics):
+            # What a soft budget says of excess is true of every candidate.
+            if not task.hard or uses_the_budget(task, one.metrics):
                 for step in walk(task, one):
                     agent.replay_buffer.add(*step)
 

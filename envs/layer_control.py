@@ -16,6 +16,8 @@ from envs.task import CompressionTask
 
 Shares = Callable[[CompressionTask, np.ndarray], Sequence[np.ndarray]]
 """A task and all layers' goals ``[L, K]`` -> for each layer ``[C]`` shares of its channels."""
+Revise = Callable[[CompressionTask, np.ndarray], np.ndarray]
+"""A task with shares and all layers' goals ``[L, K]`` -> the goals that are assessed instead."""
 
 
 class LayerControlEnv(gym.Env[np.ndarray, np.ndarray]):
@@ -50,6 +52,7 @@ class LayerControlEnv(gym.Env[np.ndarray, np.ndarray]):
     * ``tasks``: the same problem under one budget each; default scikit-learn's digits.
     * ``shares``: the channel controller; default keeps the shares that a task has, or takes the
       tables at their word.
+    * ``revise``: has the last word on the goals; default leaves them as they are.
 
     ## Version history
 
@@ -59,7 +62,10 @@ class LayerControlEnv(gym.Env[np.ndarray, np.ndarray]):
     metadata = {"render_modes": []}  # noqa: RUF012  Gymnasium's convention
 
     def __init__(
-        self, tasks: Sequence[CompressionTask] | None = None, shares: Shares | None = None
+        self,
+        tasks: Sequence[CompressionTask] | None = None,
+        shares: Shares | None = None,
+        revise: Revise = lambda task, goals: goals,
     ) -> None:
         if tasks is None:
             from envs.digits_task import digits_task
@@ -67,6 +73,7 @@ class LayerControlEnv(gym.Env[np.ndarray, np.ndarray]):
             tasks = [digits_task()]
         self.tasks = [sharing(task) for task in tasks]
         self.shares = shares or (lambda task, goals: task.shares or ())
+        self.revise = revise
         self.task, self._episodes = self.tasks[0], 0
         knobs = len(self.task.knobs.names)
         self.action_space = spaces.Box(-1.0, 1.0, (knobs,), np.float32)
@@ -94,7 +101,8 @@ class LayerControlEnv(gym.Env[np.ndarray, np.ndarray]):
 
     def _assessed(self) -> tuple[float, dict[str, Any]]:
         shares = tuple(self.shares(self.task, self._goals))
-        value, info = assessed(self.task.with_shares(shares), self._goals)
+        sharing_so = self.task.with_shares(shares)
+        value, info = assessed(sharing_so, self.revise(sharing_so, self._goals))
         return value, {**info, "shares": shares, "task": self.task}
 
 

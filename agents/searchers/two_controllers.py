@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from agents.experience import Tried, best_of, remember, settings_of
 from agents.front import Point, load_front, save_front, starts
 from agents.searchers.milp import milp
 from agents.searchers.reinforcement import asking_through
-from agents.searchers.setup import Hyperparameters, Setup, hyperparameters
+from agents.searchers.setup import Hyperparameters, Setup, hyperparameters, within_budget
 from agents.training import build_agent, train_agent
 from agents.trials import SearchOver, Trials
 from agents.warm_start import table_settings
@@ -34,6 +34,9 @@ from ajpq.policy import CompressionPolicy
 from envs.channel_control import GROUPS, ChannelControlEnv
 from envs.layer_control import LayerControlEnv, sharing
 from envs.task import CompressionTask
+
+# Standard deviations of the steps away from a known policy.
+_STEPS = np.geomspace(0.01, 0.5, 48)
 
 
 class TwoControllers(Hyperparameters):
@@ -65,6 +68,8 @@ class _Search:
 
     tasks: list[CompressionTask]
     tried: list[Tried]
+    known: set[str]
+    rng: np.random.Generator
 
     def centres(self, reach: float) -> list[CompressionTask]:
         """Every budget's task with offsets from its best candidate."""
@@ -81,6 +86,11 @@ class _Search:
     def keep(self, info: dict[str, Any]) -> None:
         """Remember the candidate of an episode."""
         self.tried.append(Tried(info["actions"], info["shares"], info["metrics"]))
+        self.known.add(info["policy"].hash)
+
+    def new(self, task: CompressionTask, goals: np.ndarray) -> np.ndarray:
+        """``goals``, or where their policy is known those of a neighbour that is not."""
+        return unknown(task, goals, self.known, self.rng)
 
 
 def two_controllers(setup: Setup) -> None:
@@ -88,7 +98,7 @@ def two_controllers(setup: Setup) -> None:
     settings = hyperparameters(setup, TwoControllers)
     shutil.rmtree(setup.folder / "tensorboard", ignore_errors=True)
     tasks = [sharing(asking_through(setup.trials, task)) for task in setup.tasks]
-    search = _Search(tasks, [])
+    search = _Search(tasks, [], set(), np.random.default_rng(setup.seed))
     with contextlib.suppress(SearchOver):
         if setup.origin is not None:
             continue_from(search, load_front(setup.origin))
@@ -108,6 +118,21 @@ def two_controllers(setup: Setup) -> None:
     for name, agent in agents.items():
         save_agent(agent, _agent_config(setup.config, settings), setup.folder / "agent" / name)
     _save_front(setup, search, warm)
+
+
+def unknown(
+    task: CompressionTask, goals: np.ndarray, known: Set[str], rng: np.random.Generator
+) -> np.ndarray:
+    """``goals [L, K]``, or if their policy is known those of a neighbour whose policy is not.
+
+    Steps grow from one try to the next; if all fail, what was asked for is asked again.
+    """
+    moved = goals
+    for width in _STEPS:
+        if task.policy(within_budget(task, moved)).hash not in known:
+            return moved
+        moved = np.clip(goals + rng.normal(0.0, width, goals.shape), 0.0, 1.0)
+    return goals
 
 
 def continue_from(search: _Search, points: Sequence[Point]) -> None:
@@ -138,7 +163,9 @@ def warm_start(search: _Search, prunings: Sequence[float]) -> None:
 
 
 def _ask(search: _Search, task: CompressionTask, settings: np.ndarray) -> None:
-    metrics = task.assess(task.policy(settings))
+    policy = task.policy(settings)
+    metrics = task.assess(policy)
+    search.known.add(policy.hash)
     search.tried.append(Tried(settings, task.shares or (), metrics))
 
 
@@ -192,7 +219,7 @@ def _take_turns(
     budgets = len(search.tasks)
     while not setup.trials.over:
         centres = search.centres(settings.reach)
-        env = LayerControlEnv(centres)
+        env = LayerControlEnv(centres, revise=search.new)
         agents["layer"].set_env(env)
         remember(agents["layer"], env.tasks, search.tried)
         _round(setup, agents["layer"], search, settings.layer_rounds * budgets)
