@@ -22,7 +22,7 @@ GROUPS = 4
 # An action of 1 makes a kernel's error count four times as much, which is worth a bit.
 _REACH = float(np.log(4.0))
 # Of the reward for a layer's error next to that for the whole network.
-_INTRINSIC_SCALE = 0.05
+_INTRINSIC_SCALE = 0.5
 
 Goals = Callable[[CompressionTask], np.ndarray]
 """A task -> all layers' goals ``[L, K]`` on its budget."""

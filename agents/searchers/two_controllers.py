@@ -12,8 +12,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -21,7 +21,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from agents.checkpoints import load_agent, save_agent
 from agents.config import AgentConfig
-from agents.experience import Tried, best_of, remember, settings_of
+from agents.experience import Tried, best_of, remember, settings_of, uses_the_budget
 from agents.front import Point, load_front, save_front, starts
 from agents.searchers.milp import milp
 from agents.searchers.reinforcement import asking_through
@@ -31,9 +31,16 @@ from agents.trials import SearchOver, Trials
 from agents.warm_start import table_settings
 from ajpq.evaluate import Metrics
 from ajpq.policy import CompressionPolicy
+from envs.budget import Budget
 from envs.channel_control import GROUPS, ChannelControlEnv
 from envs.layer_control import LayerControlEnv, sharing
 from envs.task import CompressionTask
+
+
+# A tenth of a point of top-1, and so many units below the best candidate at most.
+_LEAST_UNIT, _WORST = 1e-3, -4.0
+
+Reach = Annotated[float, Field(gt=0, le=1)]
 
 
 class TwoControllers(Hyperparameters):
@@ -45,7 +52,8 @@ class TwoControllers(Hyperparameters):
         pruning: strengths of the prior's sparsity that the warm start tries; none, no tables.
         floor_share: of the trials, for the integer program whose solutions the search starts from
             too, and below which it never ends; 0 for none.
-        reach: how far an action of 1 moves a goal from its centre.
+        reach: how far an action of 1 moves a goal from its centre, first and last round: wide at
+            first, for devices step by whole blocks of channels, then narrow.
         mix: weight of the network's reward next to the layers' errors, first and last round.
         agent: hyperparameters of both agents.
     """
@@ -54,7 +62,7 @@ class TwoControllers(Hyperparameters):
     channel_rounds: int = Field(default=3, ge=0)
     pruning: tuple[float, ...] = (0.0, 0.5, 1.0)
     floor_share: float = Field(default=0.1, ge=0, lt=1)
-    reach: float = Field(default=0.12, gt=0, le=1)
+    reach: tuple[Reach, Reach] = (0.4, 0.1)
     mix: tuple[float, float] = (0.3, 0.9)
     agent: dict[str, Any] = Field(default_factory=dict)
 
@@ -67,13 +75,16 @@ class _Search:
     tried: list[Tried]
 
     def centres(self, reach: float) -> list[CompressionTask]:
-        """Every budget's task with offsets from its best candidate."""
+        """Every budget's task with offsets from its best candidate, and rewards next to its."""
         pairs = [(task, best_of(self.tried, task)) for task in self.tasks]
         return [
             task
             if best is None
             else dataclasses.replace(
-                task.with_shares(best.shares), prior=best.settings, reach=reach
+                task.with_shares(best.shares),
+                prior=best.settings,
+                reach=reach,
+                value=relative(task, self.tried, task.score(best.metrics)),
             )
             for task, best in pairs
         ]
@@ -81,6 +92,23 @@ class _Search:
     def keep(self, info: dict[str, Any]) -> None:
         """Remember the candidate of an episode."""
         self.tried.append(Tried(info["actions"], info["shares"], info["metrics"]))
+
+
+def relative(
+    task: CompressionTask, tried: Sequence[Tried], best: float
+) -> Callable[[Metrics, Budget], float]:
+    """The task's reward as seen from its best candidate, in units of what the usual one falls short.
+
+    A tight budget costs points of accuracy where a wide one costs tenths; one critic that learns
+    both would see the first only. Those who fall short by far are all equally bad.
+    """
+    short = [best - task.score(one.metrics) for one in tried if uses_the_budget(task, one.metrics)]
+    unit = max(float(np.median(short or [0.0])), _LEAST_UNIT)
+
+    def value(metrics: Metrics, budget: Budget) -> float:
+        return max((task.value(metrics, budget) - best) / unit, _WORST)
+
+    return value
 
 
 def two_controllers(setup: Setup) -> None:
@@ -103,7 +131,7 @@ def two_controllers(setup: Setup) -> None:
             load_agent(agent, setup.origin / name)
     with contextlib.suppress(SearchOver):
         if setup.origin is not None:
-            _act(search, agents["layer"], settings.reach)
+            _act(search, agents["layer"], settings.reach[-1])
         _take_turns(setup, settings, search, agents)
     for name, agent in agents.items():
         save_agent(agent, _agent_config(setup.config, settings), setup.folder / "agent" / name)
@@ -169,7 +197,7 @@ def _agent_config(config: AgentConfig, settings: TwoControllers) -> AgentConfig:
 def _agents(
     setup: Setup, settings: TwoControllers, search: _Search
 ) -> dict[str, OffPolicyAlgorithm]:
-    config, centres = _agent_config(setup.config, settings), search.centres(settings.reach)
+    config, centres = _agent_config(setup.config, settings), search.centres(settings.reach[0])
     steps = len(centres[0].layers)
     layer = build_agent(config, LayerControlEnv(centres), steps_per_episode=steps, seed=setup.seed)
     found = {"layer": layer}
@@ -191,19 +219,18 @@ def _take_turns(
 ) -> None:
     budgets = len(search.tasks)
     while not setup.trials.over:
-        centres = search.centres(settings.reach)
-        env = LayerControlEnv(centres)
+        env = LayerControlEnv(search.centres(_now(settings.reach, setup.trials)))
         agents["layer"].set_env(env)
         remember(agents["layer"], env.tasks, search.tried)
         _round(setup, agents["layer"], search, settings.layer_rounds * budgets)
         if "channel" in agents and not setup.trials.over:
-            centres = search.centres(settings.reach)
-            mix = _mix(settings.mix, setup.trials)
+            centres = search.centres(_now(settings.reach, setup.trials))
+            mix = _now(settings.mix, setup.trials)
             agents["channel"].set_env(ChannelControlEnv(centres, lambda task: task.prior, mix))
             _round(setup, agents["channel"], search, settings.channel_rounds * budgets)
 
 
-def _mix(ends: tuple[float, float], trials: Trials) -> float:
+def _now(ends: tuple[float, float], trials: Trials) -> float:
     """Between the first and the last round as much of the way as trials are spent."""
     left = trials.left
     spent = trials.candidates / max(trials.candidates + left, 1) if np.isfinite(left) else 0.0

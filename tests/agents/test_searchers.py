@@ -215,7 +215,7 @@ def test_the_controllers_say_what_they_added_to_their_warm_start(tmp_path):
 
 
 def test_without_a_warm_start_the_controllers_learn_all_the_same(tmp_path):
-    alone = {"pruning": [], "floor_share": 0.0, "reach": 0.5}
+    alone = {"pruning": [], "floor_share": 0.0, "reach": (0.5, 0.5)}
     found = searched("ajpq", [joint_toy(SIZE)], tmp_path, hyperparameters=alone, most_candidates=60)
     rewards = [each.reward for each in found[0]]
     assert max(rewards[30:]) > max(rewards[:5])
