@@ -24,11 +24,13 @@ class Tried:
     Attributes:
         settings: ``[L, K]`` goals of the layers, on the budget.
         shares: of each layer's channels.
+        hash: of its policy.
     """
 
     settings: np.ndarray
     shares: tuple[np.ndarray, ...]
     metrics: Metrics
+    hash: str
 
 
 def best_of(tried: Iterable[Tried], task: CompressionTask) -> Tried | None:

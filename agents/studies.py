@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from agents.searchers.setup import searched, within_budget
+from agents.searchers.setup import searched
 from ajpq.policy import CompressionPolicy
+from envs.episodes import settled
 from envs.task import CompressionTask
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def asked_policy(trial: Trial, task: CompressionTask) -> CompressionPolicy:
     for index, knob, name in parameters(task):
         bounds = float(low[index, knob]), float(high[index, knob])
         settings[index, knob] = trial.suggest_float(name, *bounds)
-    policy = task.policy(within_budget(task, settings))
+    policy = task.policy(settled(task, settings))
     trial.set_user_attr("policy", policy.hash)
     return policy
 

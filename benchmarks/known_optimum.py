@@ -56,10 +56,15 @@ NAME = "known_optimum"
 OURS = "ajpq"
 SEARCHERS = (OURS, "ddpg", "random")
 # Without a warm start the best candidate so far is no centre to stay close to: the reach is wide
-# and exploration does not fade. Chosen with seeds 0 to 3 of this very space.
-ALONE: dict[str, Any] = {"pruning": [], "floor_share": 0.0, "channel_rounds": 0, "reach": 0.6}
+# and exploration does not fade. Chosen with seeds 0 to 5, which are not among those measured.
+ALONE: dict[str, Any] = {
+    "pruning": [],
+    "floor_share": 0.0,
+    "channel_rounds": 0,
+    "reach": (0.6, 0.6),
+}
 NOISE = ExplorationNoise(initial=0.4, decay=1.0)
-SEEDS = 10
+FIRST_SEED, SEEDS = 10, 10
 # Half of the policies are within it.
 SIZE_RATIO = 0.2
 # A searcher that repeats itself pays nothing; it must come to an end too.
@@ -125,12 +130,12 @@ def main(seeds: int = SEEDS, quick: Annotated[bool, tyro.conf.FlagCreatePairsOff
     found = [
         search(name, recalled, order, len(space) // 10, seed)
         for name in ((OURS, "random") if quick else SEARCHERS)
-        for seed in range(count)
+        for seed in range(FIRST_SEED, FIRST_SEED + count)
     ]
     path = write_result(
         NAME,
         command=command_line(NAME, quick, seeds=seeds),
-        seed=0,
+        seed=FIRST_SEED,
         rows=rows_of(found, len(space), len(order)),
         bars=bars_of(found),
         seconds=time.monotonic() - started,

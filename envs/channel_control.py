@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from envs.actions import channel_bits, mean_width, with_sparsity_of
 from envs.allocation import Ladder, error_of, even_shares, weighted, widths_with_mean
-from envs.episodes import assessed
+from envs.episodes import assessed, settled
 from envs.layer_control import sharing
 from envs.observation import budget_bounds
 from envs.task import CompressionTask
@@ -22,7 +22,7 @@ GROUPS = 4
 # An action of 1 makes a kernel's error count four times as much, which is worth a bit.
 _REACH = float(np.log(4.0))
 # Of the reward for a layer's error next to that for the whole network.
-_INTRINSIC_SCALE = 0.05
+_INTRINSIC_SCALE = 0.5
 
 Goals = Callable[[CompressionTask], np.ndarray]
 """A task -> all layers' goals ``[L, K]`` on its budget."""
@@ -145,7 +145,8 @@ class ChannelControlEnv(gym.Env[np.ndarray, np.ndarray]):
         if done or self._parts[self._step].layer != part.layer:
             value = (1 - self.mix) * self._intrinsic(part)
         if done:
-            extrinsic, info = assessed(self.task.with_shares(self._shares), self._settings)
+            task = self.task.with_shares(self._shares)
+            extrinsic, info = assessed(task, settled(task, self._settings))
             info = {**info, "shares": tuple(self._shares), "task": self.task}
             value += self.mix * extrinsic
         return self._observation(), value, done, False, info

@@ -9,10 +9,14 @@ import numpy as np
 from envs.task import CompressionTask
 
 
-def assessed(task: CompressionTask, settings: np.ndarray) -> tuple[float, dict[str, Any]]:
-    """Reward of ``settings [L, K]``, moved onto a hard budget first, and the last step's info."""
-    moved = task.projected(settings) if task.hard else settings
-    policy = task.policy(moved)
+def settled(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
+    """``settings [L, K]`` moved onto a hard budget; a soft one is part of the reward."""
+    return task.projected(settings) if task.hard else settings
+
+
+def assessed(task: CompressionTask, settled: np.ndarray) -> tuple[float, dict[str, Any]]:
+    """Reward of settings ``[L, K]`` on the budget, and the last step's info."""
+    policy = task.policy(settled)
     metrics = task.assess(policy)
     value = task.score(metrics)
-    return value, {"policy": policy, "metrics": metrics, "actions": moved, "reward": value}
+    return value, {"policy": policy, "metrics": metrics, "actions": settled, "reward": value}

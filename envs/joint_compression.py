@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from envs.episodes import assessed
+from envs.episodes import assessed, settled
 from envs.observation import observation_size, observe
 from envs.task import CompressionTask
 
@@ -101,5 +101,5 @@ class JointCompressionEnv(gym.Env[np.ndarray, np.ndarray]):
         values = self.task.settings(len(self._taken), action)
         self._taken = np.vstack([self._taken, values])
         done = len(self._taken) == len(self.task.layers)
-        value, info = assessed(self.task, self._taken) if done else (0.0, {})
+        value, info = assessed(self.task, settled(self.task, self._taken)) if done else (0.0, {})
         return observe(self.task, len(self._taken), self._taken), value, done, False, info

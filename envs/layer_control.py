@@ -10,14 +10,14 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.allocation import even_shares
-from envs.episodes import assessed
+from envs.episodes import assessed, settled
 from envs.observation import observation_size, observe
 from envs.task import CompressionTask
 
 Shares = Callable[[CompressionTask, np.ndarray], Sequence[np.ndarray]]
 """A task and all layers' goals ``[L, K]`` -> for each layer ``[C]`` shares of its channels."""
-Revise = Callable[[CompressionTask, np.ndarray], np.ndarray]
-"""A task with shares and all layers' goals ``[L, K]`` -> the goals that are assessed instead."""
+Settle = Callable[[CompressionTask, np.ndarray], np.ndarray]
+"""A task with shares and all layers' goals ``[L, K]`` -> the goals on the budget to assess."""
 
 
 class LayerControlEnv(gym.Env[np.ndarray, np.ndarray]):
@@ -52,7 +52,7 @@ class LayerControlEnv(gym.Env[np.ndarray, np.ndarray]):
     * ``tasks``: the same problem under one budget each; default scikit-learn's digits.
     * ``shares``: the channel controller; default keeps the shares that a task has, or takes the
       tables at their word.
-    * ``revise``: has the last word on the goals; default leaves them as they are.
+    * ``settle``: moves goals onto the budget; default moves all layers by the same share.
 
     ## Version history
 
@@ -65,7 +65,7 @@ class LayerControlEnv(gym.Env[np.ndarray, np.ndarray]):
         self,
         tasks: Sequence[CompressionTask] | None = None,
         shares: Shares | None = None,
-        revise: Revise = lambda task, goals: goals,
+        settle: Settle = settled,
     ) -> None:
         if tasks is None:
             from envs.digits_task import digits_task
@@ -73,7 +73,7 @@ class LayerControlEnv(gym.Env[np.ndarray, np.ndarray]):
             tasks = [digits_task()]
         self.tasks = [sharing(task) for task in tasks]
         self.shares = shares or (lambda task, goals: task.shares or ())
-        self.revise = revise
+        self.settle = settle
         self.task, self._episodes = self.tasks[0], 0
         knobs = len(self.task.knobs.names)
         self.action_space = spaces.Box(-1.0, 1.0, (knobs,), np.float32)
@@ -101,8 +101,8 @@ class LayerControlEnv(gym.Env[np.ndarray, np.ndarray]):
 
     def _assessed(self) -> tuple[float, dict[str, Any]]:
         shares = tuple(self.shares(self.task, self._goals))
-        sharing_so = self.task.with_shares(shares)
-        value, info = assessed(sharing_so, self.revise(sharing_so, self._goals))
+        task = self.task.with_shares(shares)
+        value, info = assessed(task, self.settle(task, self._goals))
         return value, {**info, "shares": shares, "task": self.task}
 
 

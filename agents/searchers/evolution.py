@@ -20,9 +20,9 @@ from agents.searchers.setup import (
     each_in_turn,
     hyperparameters,
     searched,
-    within_budget,
 )
 from agents.trials import Trials
+from envs.episodes import settled
 from envs.task import CompressionTask
 
 # Children that were candidates already are replaced so many times: moving onto a budget takes time.
@@ -93,7 +93,7 @@ def _new(task: CompressionTask, asked: set[str], born: Callable[[], np.ndarray])
     Equal ones after some attempts: where a space is that small, every search repeats itself.
     """
     for _ in range(_ATTEMPTS):
-        settings = within_budget(task, born())
+        settings = settled(task, born())
         policy = task.policy(settings)
         if policy.hash not in asked:
             break

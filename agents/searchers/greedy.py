@@ -20,10 +20,10 @@ from agents.searchers.setup import (
     each_in_turn,
     fits,
     hyperparameters,
-    within_budget,
 )
 from agents.trials import Trials
 from ajpq.policy import CompressionPolicy
+from envs.episodes import settled
 from envs.greedy import Rungs, greedy_path
 from envs.ladders import Ladder, differences, ladders, related, rungs_near, settings_at
 from envs.task import CompressionTask
@@ -88,7 +88,7 @@ def _climb(down: Descent, task: CompressionTask, trials: Trials, start: Rungs) -
     """Go on from the best position whose neighbours have not all been asked about."""
     # Where devices step, no single step may lead within the budget: then all move at once.
     inside = fits(task, down.policy(start))
-    first = down.policy(start) if inside else task.policy(within_budget(task, down.settings(start)))
+    first = down.policy(start) if inside else task.policy(settled(task, down.settings(start)))
     rewards = {start: task.score(trials.metrics(task, first))}
     ahead = {start: neighbours(down, start)}
     asked = {first.hash}

@@ -24,10 +24,10 @@ from agents.searchers.setup import (
     each_in_turn,
     fits,
     hyperparameters,
-    within_budget,
 )
 from agents.sensitivity import SensitivityTable, measure_sensitivities, sparsity_setting
 from agents.trials import Trials
+from envs.episodes import settled
 from envs.greedy import last_that_holds
 from envs.ladders import richest
 from envs.task import CompressionTask
@@ -120,7 +120,7 @@ def _search(
         bounds = np.append(bounds, _mean_cost(options, program, task, trials, bounds, asked))
     found = solved(options, program, bounds)
     if found is None:
-        settings = within_budget(task, program.settings(program.poorest))
+        settings = settled(task, program.settings(program.poorest))
         trials.metrics(task, task.policy(settings))
         return
     for choice in itertools.chain([found.choice], _perturbed(options, program, found, bounds)):

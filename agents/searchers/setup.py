@@ -14,6 +14,7 @@ from agents.config import AgentConfig
 from agents.trials import SearchOver, Trials
 from ajpq.config import validated
 from ajpq.policy import CompressionPolicy
+from envs.episodes import settled
 from envs.task import CompressionTask
 
 
@@ -65,12 +66,7 @@ def reward_of(task: CompressionTask, trials: Trials, settings: np.ndarray) -> fl
     Raises:
         SearchOver: nothing more may be asked.
     """
-    return task.score(trials.metrics(task, task.policy(within_budget(task, settings))))
-
-
-def within_budget(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
-    """``settings`` moved onto a hard budget; a soft one is part of the reward."""
-    return task.projected(settings) if task.hard else settings
+    return task.score(trials.metrics(task, task.policy(settled(task, settings))))
 
 
 def fits(task: CompressionTask, policy: CompressionPolicy) -> bool:

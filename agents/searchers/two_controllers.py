@@ -12,8 +12,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Sequence, Set
-from typing import Any
+from collections.abc import Callable, Sequence, Set
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -21,22 +21,30 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from agents.checkpoints import load_agent, save_agent
 from agents.config import AgentConfig
-from agents.experience import Tried, best_of, remember, settings_of
+from agents.experience import Tried, best_of, remember, settings_of, uses_the_budget
 from agents.front import Point, load_front, save_front, starts
 from agents.searchers.milp import milp
 from agents.searchers.reinforcement import asking_through
-from agents.searchers.setup import Hyperparameters, Setup, hyperparameters, within_budget
+from agents.searchers.setup import Hyperparameters, Setup, hyperparameters
 from agents.training import build_agent, train_agent
 from agents.trials import SearchOver, Trials
 from agents.warm_start import table_settings
 from ajpq.evaluate import Metrics
 from ajpq.policy import CompressionPolicy
+from envs.budget import Budget
 from envs.channel_control import GROUPS, ChannelControlEnv
+from envs.episodes import settled
 from envs.layer_control import LayerControlEnv, sharing
 from envs.task import CompressionTask
 
 # Standard deviations of the steps away from a known policy.
 _STEPS = np.geomspace(0.01, 0.5, 48)
+
+
+# A tenth of a point of top-1, and so many units below the best candidate at most.
+_LEAST_UNIT, _WORST = 1e-3, -4.0
+
+Reach = Annotated[float, Field(gt=0, le=1)]
 
 
 class TwoControllers(Hyperparameters):
@@ -48,7 +56,8 @@ class TwoControllers(Hyperparameters):
         pruning: strengths of the prior's sparsity that the warm start tries; none, no tables.
         floor_share: of the trials, for the integer program whose solutions the search starts from
             too, and below which it never ends; 0 for none.
-        reach: how far an action of 1 moves a goal from its centre.
+        reach: how far an action of 1 moves a goal from its centre, first and last round: wide at
+            first, for devices step by whole blocks of channels, then narrow.
         mix: weight of the network's reward next to the layers' errors, first and last round.
         agent: hyperparameters of both agents.
     """
@@ -57,7 +66,7 @@ class TwoControllers(Hyperparameters):
     channel_rounds: int = Field(default=3, ge=0)
     pruning: tuple[float, ...] = (0.0, 0.5, 1.0)
     floor_share: float = Field(default=0.1, ge=0, lt=1)
-    reach: float = Field(default=0.12, gt=0, le=1)
+    reach: tuple[Reach, Reach] = (0.4, 0.1)
     mix: tuple[float, float] = (0.3, 0.9)
     agent: dict[str, Any] = Field(default_factory=dict)
 
@@ -68,29 +77,48 @@ class _Search:
 
     tasks: list[CompressionTask]
     tried: list[Tried]
-    known: set[str]
     rng: np.random.Generator
 
     def centres(self, reach: float) -> list[CompressionTask]:
-        """Every budget's task with offsets from its best candidate."""
+        """Every budget's task with offsets from its best candidate, and rewards next to its."""
         pairs = [(task, best_of(self.tried, task)) for task in self.tasks]
         return [
             task
             if best is None
             else dataclasses.replace(
-                task.with_shares(best.shares), prior=best.settings, reach=reach
+                task.with_shares(best.shares),
+                prior=best.settings,
+                reach=reach,
+                value=relative(task, self.tried, task.score(best.metrics)),
             )
             for task, best in pairs
         ]
 
     def keep(self, info: dict[str, Any]) -> None:
         """Remember the candidate of an episode."""
-        self.tried.append(Tried(info["actions"], info["shares"], info["metrics"]))
-        self.known.add(info["policy"].hash)
+        policy, metrics = info["policy"], info["metrics"]
+        self.tried.append(Tried(info["actions"], info["shares"], metrics, policy.hash))
 
     def new(self, task: CompressionTask, goals: np.ndarray) -> np.ndarray:
-        """``goals``, or where their policy is known those of a neighbour that is not."""
-        return unknown(task, goals, self.known, self.rng)
+        """``goals`` on the budget, or where their policy is known those of one that is not."""
+        return unknown(task, goals, {one.hash for one in self.tried}, self.rng)
+
+
+def relative(
+    task: CompressionTask, tried: Sequence[Tried], best: float
+) -> Callable[[Metrics, Budget], float]:
+    """The reward as seen from the best candidate, in units of what the usual one falls short.
+
+    A tight budget costs points of accuracy where a wide one costs tenths; one critic that learns
+    both would see the first only. Those who fall short by far are all equally bad.
+    """
+    short = [best - task.score(one.metrics) for one in tried if uses_the_budget(task, one.metrics)]
+    unit = max(float(np.median(short or [0.0])), _LEAST_UNIT)
+
+    def value(metrics: Metrics, budget: Budget) -> float:
+        return max((task.value(metrics, budget) - best) / unit, _WORST)
+
+    return value
 
 
 def two_controllers(setup: Setup) -> None:
@@ -98,7 +126,7 @@ def two_controllers(setup: Setup) -> None:
     settings = hyperparameters(setup, TwoControllers)
     shutil.rmtree(setup.folder / "tensorboard", ignore_errors=True)
     tasks = [sharing(asking_through(setup.trials, task)) for task in setup.tasks]
-    search = _Search(tasks, [], set(), np.random.default_rng(setup.seed))
+    search = _Search(tasks, [], np.random.default_rng(setup.seed))
     with contextlib.suppress(SearchOver):
         if setup.origin is not None:
             continue_from(search, load_front(setup.origin))
@@ -113,7 +141,7 @@ def two_controllers(setup: Setup) -> None:
             load_agent(agent, setup.origin / name)
     with contextlib.suppress(SearchOver):
         if setup.origin is not None:
-            _act(search, agents["layer"], settings.reach)
+            _act(search, agents["layer"], settings.reach[-1])
         _take_turns(setup, settings, search, agents)
     for name, agent in agents.items():
         save_agent(agent, _agent_config(setup.config, settings), setup.folder / "agent" / name)
@@ -123,16 +151,17 @@ def two_controllers(setup: Setup) -> None:
 def unknown(
     task: CompressionTask, goals: np.ndarray, known: Set[str], rng: np.random.Generator
 ) -> np.ndarray:
-    """``goals [L, K]``, or if their policy is known those of a neighbour whose policy is not.
+    """``goals [L, K]`` on the budget, or if their policy is known a neighbour's that is not.
 
     Steps grow from one try to the next; if all fail, what was asked for is asked again.
     """
-    moved = goals
+    asked = moved = settled(task, goals)
     for width in _STEPS:
-        if task.policy(within_budget(task, moved)).hash not in known:
+        if task.policy(moved).hash not in known:
             return moved
-        moved = np.clip(goals + rng.normal(0.0, width, goals.shape), 0.0, 1.0)
-    return goals
+        near = goals + rng.normal(0.0, width, goals.shape)
+        moved = settled(task, np.clip(near, 0.0, 1.0))
+    return asked
 
 
 def continue_from(search: _Search, points: Sequence[Point]) -> None:
@@ -165,8 +194,7 @@ def warm_start(search: _Search, prunings: Sequence[float]) -> None:
 def _ask(search: _Search, task: CompressionTask, settings: np.ndarray) -> None:
     policy = task.policy(settings)
     metrics = task.assess(policy)
-    search.known.add(policy.hash)
-    search.tried.append(Tried(settings, task.shares or (), metrics))
+    search.tried.append(Tried(settings, task.shares or (), metrics, policy.hash))
 
 
 def integer_program(setup: Setup, share: float) -> list[Tried]:
@@ -175,7 +203,7 @@ def integer_program(setup: Setup, share: float) -> list[Tried]:
 
     def judge(task: CompressionTask, policy: CompressionPolicy) -> Metrics:
         metrics, own = setup.trials.metrics(task, policy), sharing(task)
-        found.append(Tried(settings_of(own, policy), own.shares or (), metrics))
+        found.append(Tried(settings_of(own, policy), own.shares or (), metrics, policy.hash))
         return metrics
 
     config = AgentConfig(algorithm="milp")
@@ -196,7 +224,7 @@ def _agent_config(config: AgentConfig, settings: TwoControllers) -> AgentConfig:
 def _agents(
     setup: Setup, settings: TwoControllers, search: _Search
 ) -> dict[str, OffPolicyAlgorithm]:
-    config, centres = _agent_config(setup.config, settings), search.centres(settings.reach)
+    config, centres = _agent_config(setup.config, settings), search.centres(settings.reach[0])
     steps = len(centres[0].layers)
     layer = build_agent(config, LayerControlEnv(centres), steps_per_episode=steps, seed=setup.seed)
     found = {"layer": layer}
@@ -218,19 +246,19 @@ def _take_turns(
 ) -> None:
     budgets = len(search.tasks)
     while not setup.trials.over:
-        centres = search.centres(settings.reach)
-        env = LayerControlEnv(centres, revise=search.new)
+        centres = search.centres(_now(settings.reach, setup.trials))
+        env = LayerControlEnv(centres, settle=search.new)
         agents["layer"].set_env(env)
         remember(agents["layer"], env.tasks, search.tried)
         _round(setup, agents["layer"], search, settings.layer_rounds * budgets)
         if "channel" in agents and not setup.trials.over:
-            centres = search.centres(settings.reach)
-            mix = _mix(settings.mix, setup.trials)
+            centres = search.centres(_now(settings.reach, setup.trials))
+            mix = _now(settings.mix, setup.trials)
             agents["channel"].set_env(ChannelControlEnv(centres, lambda task: task.prior, mix))
             _round(setup, agents["channel"], search, settings.channel_rounds * budgets)
 
 
-def _mix(ends: tuple[float, float], trials: Trials) -> float:
+def _now(ends: tuple[float, float], trials: Trials) -> float:
     """Between the first and the last round as much of the way as trials are spent."""
     left = trials.left
     spent = trials.candidates / max(trials.candidates + left, 1) if np.isfinite(left) else 0.0

@@ -13,7 +13,8 @@ from tests.envs.toy import best_of_joint_toy, joint_toy
 
 
 def tried(task, settings):
-    return Tried(settings, task.shares, task.assess(task.policy(settings)))
+    policy = task.policy(settings)
+    return Tried(settings, task.shares, task.assess(policy), policy.hash)
 
 
 def test_a_walk_is_what_the_environment_would_have_shown():

@@ -217,7 +217,7 @@ def test_the_controllers_say_what_they_added_to_their_warm_start(tmp_path):
 
 
 def test_without_a_warm_start_the_controllers_learn_all_the_same(tmp_path):
-    alone = {"pruning": [], "floor_share": 0.0, "reach": 0.5}
+    alone = {"pruning": [], "floor_share": 0.0, "reach": (0.5, 0.5)}
     found = searched("ajpq", [joint_toy(SIZE)], tmp_path, hyperparameters=alone, most_candidates=60)
     rewards = [each.reward for each in found[0]]
     assert max(rewards[30:]) > max(rewards[:5])
@@ -225,7 +225,7 @@ def test_without_a_warm_start_the_controllers_learn_all_the_same(tmp_path):
 
 def test_the_layer_controller_does_not_ask_the_same_again_while_there_is_something_new(tmp_path):
     """Offsets of one hundredth cannot leave a level of these layers by themselves."""
-    alone = {"pruning": [], "floor_share": 0.0, "channel_rounds": 0, "reach": 0.01}
+    alone = {"pruning": [], "floor_share": 0.0, "channel_rounds": 0, "reach": (0.01, 0.01)}
     task = toy_task(channels=16)
     asked, _ = searched("ajpq", [task], tmp_path, hyperparameters=alone, most_candidates=12)
     assert len({each.policy.hash for each in asked}) == len(asked) == 12
@@ -234,8 +234,10 @@ def test_the_layer_controller_does_not_ask_the_same_again_while_there_is_somethi
 def test_a_neighbour_of_a_known_policy_is_near_and_new():
     task, rng = sharing(joint_toy(0.5)), np.random.default_rng(0)
     goals = np.full((len(task.layers), len(task.knobs.names)), 0.4)
-    assert unknown(task, goals, set(), rng) is goals
-    known = {task.policy(task.projected(goals)).hash}
+    asked = unknown(task, goals, set(), rng)
+    assert np.array_equal(asked, task.projected(goals))
+    known = {task.policy(asked).hash}
     moved = unknown(task, goals, known, rng)
-    assert task.policy(task.projected(moved)).hash not in known
-    assert np.abs(moved - goals).max() < 0.5
+    assert task.policy(moved).hash not in known
+    assert task.budget.met(task.price(task.policy(moved)))
+    assert np.abs(moved - asked).max() < 0.5
