@@ -23,7 +23,7 @@ from ajpq.compare_config import CompareConfig
 from ajpq.config import load_run
 from ajpq.standings import Comparison
 from benchmarks.harness import at_least, command_line, write_result
-from benchmarks.search_quality import SEEDS, TARGETS
+from benchmarks.search_quality import KL_WEIGHT, SEEDS, TARGETS
 from benchmarks.unseen_budgets import searched
 
 NAME = "transfer"
@@ -88,7 +88,7 @@ def config_of(settings: dict[str, Any], candidates: int, quick: bool) -> Compare
         "cifar10-resnet20",
         {
             "target": TARGET,
-            "kl_weight": 0.1,
+            "kl_weight": KL_WEIGHT,
             "agents": (str(COLD),),
             "seeds": SEEDS[:2] if quick else SEEDS,
             "candidates": candidates,
