@@ -2,50 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from envs.actions import KEEP_ALL
 from envs.allocation import mean_width_at
+from envs.episodes import settled
 from envs.task import CompressionTask
 
 _BISECTIONS = 24
 
 
-def table_settings(task: CompressionTask, pruning: float) -> np.ndarray:
-    """``[L, K]`` settings on the task's budget: every bit where the tables say it saves most.
+def table_settings(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
+    """``settings [L, K]`` on the budget, with widths from where the tables say bits save most.
 
     Args:
         task: with shares.
-        pruning: how far sparsity follows the prior: 0 prunes nothing of itself, 1 as the prior
-            says. What bounds on compute demand beyond, projection adds.
+        settings: all but the mean widths are kept, as far as bounds on compute let them.
     """
-    if not task.tables:
-        return task.projected(_pruned(task, pruning))
+    if not task.tables or "bits" not in task.knobs.names:
+        return settled(task, settings)
+    live = [layer.bits > 0 for layer in task.policy(settings).layers.values()]
     wide, narrow = _log_worths(task)
     fits = _bounded_storage(task)
     for _ in range(_BISECTIONS):
         middle = (wide + narrow) / 2
-        if fits(_settings(task, np.exp(middle), pruning)):
+        if fits(_with_widths(task, settings, live, np.exp(middle))):
             narrow = middle
         else:
             wide = middle
-    return task.projected(_settings(task, np.exp(narrow), pruning))
+    return settled(task, _with_widths(task, settings, live, np.exp(narrow)))
 
 
-def _settings(task: CompressionTask, worth: float, pruning: float) -> np.ndarray:
-    settings, bits = _pruned(task, pruning), task.knobs.names.index("bits")
-    low, high = task.knobs.weight_bits[0], task.knobs.weight_bits[-1]
-    means = [mean_width_at(t.ladder, worth, len(t.errors)) for t in task.tables]
-    settings[:, bits] = np.clip((np.array(means) - low) / (high - low), 0, 1)
-    return settings
-
-
-def _pruned(task: CompressionTask, pruning: float) -> np.ndarray:
+def prior_pruned(task: CompressionTask, pruning: float) -> np.ndarray:
+    """``[L, K]`` the prior, as sparse as it says times ``pruning``: 0 prunes nothing."""
     settings, sparsity = task.prior.copy(), task.knobs.names.index("sparsity")
     settings[:, sparsity] = (1 - pruning) * KEEP_ALL / 2 + pruning * settings[:, sparsity]
     return settings
+
+
+def _with_widths(
+    task: CompressionTask, settings: np.ndarray, live: Sequence[np.ndarray], worth: float
+) -> np.ndarray:
+    """``settings`` with the mean widths of layers that buy everything worth so much."""
+    low, high = task.knobs.weight_bits[0], task.knobs.weight_bits[-1]
+    ladders = task.ladders or [table.ladder for table in task.tables]
+    means = [mean_width_at(*pair, worth) for pair in zip(ladders, live, strict=True)]
+    found = settings.copy()
+    found[:, task.knobs.names.index("bits")] = np.clip((np.array(means) - low) / (high - low), 0, 1)
+    return found
 
 
 def _log_worths(task: CompressionTask) -> tuple[float, float]:

@@ -59,7 +59,7 @@ SEARCHERS = (OURS, "ddpg", "random")
 # and exploration does not fade. Chosen with seeds 0 to 5, which are not among those measured.
 ALONE: dict[str, Any] = {
     "pruning": [],
-    "floor_share": 0.0,
+    "floor": 0,
     "channel_rounds": 0,
     "reach": (0.6, 0.6),
 }

@@ -121,9 +121,10 @@ def widths_with_mean(found: Ladder, live: np.ndarray, mean: float) -> np.ndarray
     return widths
 
 
-def mean_width_at(found: Ladder, worth: float, channels: int) -> float:
-    """Mean width of a layer that buys everything worth at least so many nats per stored bit."""
-    return found.lowest + float(found.gains[found.worth >= worth].sum()) / channels
+def mean_width_at(found: Ladder, live: np.ndarray, worth: float) -> float:
+    """Mean width of the ``live [C]`` channels, who buy all that is worth so many nats per bit."""
+    bought = (found.worth >= worth) & live[found.channels]
+    return found.lowest + float(found.gains[bought].sum()) / max(int(live.sum()), 1)
 
 
 def error_of(table: KernelTable, widths: np.ndarray) -> float:

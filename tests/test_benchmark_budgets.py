@@ -26,7 +26,7 @@ def test_the_worst_budget_counts(decoded, holds):
 
 def test_the_searcher_from_nothing_has_no_warm_start_and_no_other_difference():
     cold, warm = (load_agent_config(spec) for spec in (str(transfer.COLD), "ajpq"))
-    own = {"pruning": [], "floor_share": 0.0}
+    own = {"pruning": [], "floor": 0}
     assert cold.hyperparameters == warm.hyperparameters | own
     assert (cold.algorithm, cold.noise) == (warm.algorithm, warm.noise)
 

@@ -60,4 +60,4 @@ def test_ours_starts_without_tables():
     own = known_optimum.agent_of("ajpq").hyperparameters
     settings = TwoControllers.model_validate(own)
     assert isinstance(settings, Hyperparameters)
-    assert (settings.pruning, settings.floor_share, settings.channel_rounds) == ((), 0.0, 0)
+    assert (settings.pruning, settings.floor, settings.channel_rounds) == ((), 0, 0)

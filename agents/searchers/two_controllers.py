@@ -28,7 +28,7 @@ from agents.searchers.reinforcement import asking_through
 from agents.searchers.setup import Hyperparameters, Setup, hyperparameters
 from agents.training import build_agent, train_agent
 from agents.trials import SearchOver, Trials
-from agents.warm_start import table_settings
+from agents.warm_start import prior_pruned, table_settings
 from ajpq.evaluate import Metrics
 from ajpq.policy import CompressionPolicy
 from envs.budget import Budget
@@ -54,8 +54,8 @@ class TwoControllers(Hyperparameters):
         layer_rounds, channel_rounds: episodes per budget before the other controller's turn;
             without channel rounds there is no hierarchy.
         pruning: strengths of the prior's sparsity that the warm start tries; none, no tables.
-        floor_share: of the trials, for the integer program whose solutions the search starts from
-            too, and below which it never ends; 0 for none.
+        floor: solutions of the integer program for each budget that the search starts from too,
+            and below which it never ends; 0 for none, and none of its sensitivities.
         reach: how far an action of 1 moves a goal from its centre, first and last round: wide at
             first, for devices step by whole blocks of channels, then narrow.
         mix: weight of the network's reward next to the layers' errors, first and last round.
@@ -65,7 +65,7 @@ class TwoControllers(Hyperparameters):
     layer_rounds: int = Field(default=6, ge=1)
     channel_rounds: int = Field(default=3, ge=0)
     pruning: tuple[float, ...] = (0.0, 0.5, 1.0)
-    floor_share: float = Field(default=0.1, ge=0, lt=1)
+    floor: int = Field(default=3, ge=0)
     reach: tuple[Reach, Reach] = (0.4, 0.1)
     mix: tuple[float, float] = (0.3, 0.9)
     agent: dict[str, Any] = Field(default_factory=dict)
@@ -132,8 +132,9 @@ def two_controllers(setup: Setup) -> None:
             continue_from(search, load_front(setup.origin))
         if not search.tried:
             warm_start(search, settings.pruning)
-            if settings.floor_share:
-                search.tried += integer_program(setup, settings.floor_share)
+            if settings.floor:
+                search.tried += integer_program(setup, settings.floor)
+                polish(search)
     warm = len(search.tried)
     agents = _agents(setup, settings, search)
     if setup.origin is not None:
@@ -186,9 +187,20 @@ def warm_start(search: _Search, prunings: Sequence[float]) -> None:
     """Ask for what the tables say, under every budget."""
     for task in search.tasks:
         for pruning in prunings:
-            _ask(search, task, table_settings(task, pruning))
+            _ask(search, task, table_settings(task, prior_pruned(task, pruning)))
         if task.budget.max_drop is not None:
             _ask(search, task, task.prior)
+
+
+def polish(search: _Search) -> None:
+    """Ask for the best candidate of every budget with the widths that the tables give it."""
+    for task in search.tasks:
+        best = best_of(search.tried, task)
+        if best is not None and task.tables:
+            own = task.with_shares(best.shares)
+            settings = table_settings(own, best.settings)
+            if own.policy(settings).hash not in {one.hash for one in search.tried}:
+                _ask(search, own, settings)
 
 
 def _ask(search: _Search, task: CompressionTask, settings: np.ndarray) -> None:
@@ -197,16 +209,17 @@ def _ask(search: _Search, task: CompressionTask, settings: np.ndarray) -> None:
     search.tried.append(Tried(settings, task.shares or (), metrics, policy.hash))
 
 
-def integer_program(setup: Setup, share: float) -> list[Tried]:
-    """What ``milp`` finds with ``share`` of the trials, as settings."""
-    part, found = setup.trials.part(share), list[Tried]()
+def integer_program(setup: Setup, solutions: int) -> list[Tried]:
+    """``solutions`` of ``milp`` for each budget, as settings, with half of the trials at most."""
+    part, found = setup.trials.part(0.5), list[Tried]()
 
     def judge(task: CompressionTask, policy: CompressionPolicy) -> Metrics:
         metrics, own = setup.trials.metrics(task, policy), sharing(task)
         found.append(Tried(settings_of(own, policy), own.shares or (), metrics, policy.hash))
         return metrics
 
-    config = AgentConfig(algorithm="milp")
+    options = {"perturbations": solutions - 1}
+    config = AgentConfig(algorithm="milp", hyperparameters=options)
     with contextlib.suppress(SearchOver):
         milp(
             dataclasses.replace(setup, trials=dataclasses.replace(part, judge=judge), config=config)
@@ -246,6 +259,7 @@ def _take_turns(
 ) -> None:
     budgets = len(search.tasks)
     while not setup.trials.over:
+        polish(search)
         centres = search.centres(_now(settings.reach, setup.trials))
         env = LayerControlEnv(centres, settle=search.new)
         agents["layer"].set_env(env)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agents.experience import Tried, best_of, settings_of, uses_the_budget, walk
-from agents.warm_start import table_settings
+from agents.warm_start import prior_pruned, table_settings
 from envs.allocation import even_shares
 from envs.layer_control import LayerControlEnv, sharing
 from tests.envs.toy import best_of_joint_toy, joint_toy
@@ -40,7 +40,7 @@ def test_a_walk_is_what_the_environment_would_have_shown():
 
 def test_candidates_count_for_budgets_that_they_keep_and_use():
     task = sharing(joint_toy(0.5))
-    one = tried(task, table_settings(task, 0.0))
+    one = tried(task, table_settings(task, prior_pruned(task, 0.0)))
     assert uses_the_budget(task, one.metrics)
     assert not uses_the_budget(task.at(0.9), one.metrics)
     assert uses_the_budget(task.at(1.03), one.metrics)
@@ -63,7 +63,7 @@ def test_settings_of_a_policy_stand_for_it():
 @pytest.mark.parametrize("size", [0.3, 0.5, 0.8])
 def test_the_tables_settings_beat_all_policies_with_one_width_per_layer(size):
     task = sharing(joint_toy(size, max_sparsity=0.0))
-    settings = table_settings(task, 0.0)
+    settings = table_settings(task, prior_pruned(task, 0.0))
     policy = task.policy(settings)
     assert task.budget.met(task.price(policy))
     assert task.score(task.assess(policy)) >= best_of_joint_toy(size, sparsities=(0,))
@@ -72,4 +72,4 @@ def test_the_tables_settings_beat_all_policies_with_one_width_per_layer(size):
 def test_no_table_leaves_projection_alone():
     task = sharing(dataclasses.replace(joint_toy(0.5), tables=()))
     assert task.shares == tuple(even_shares(()))
-    assert task.budget.met(task.price(task.policy(table_settings(task, 1.0))))
+    assert task.budget.met(task.price(task.policy(table_settings(task, prior_pruned(task, 1.0)))))

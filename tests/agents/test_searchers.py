@@ -217,7 +217,7 @@ def test_the_controllers_say_what_they_added_to_their_warm_start(tmp_path):
 
 
 def test_without_a_warm_start_the_controllers_learn_all_the_same(tmp_path):
-    alone = {"pruning": [], "floor_share": 0.0, "reach": (0.5, 0.5)}
+    alone = {"pruning": [], "floor": 0, "reach": (0.5, 0.5)}
     found = searched("ajpq", [joint_toy(SIZE)], tmp_path, hyperparameters=alone, most_candidates=60)
     rewards = [each.reward for each in found[0]]
     assert max(rewards[30:]) > max(rewards[:5])
@@ -225,7 +225,7 @@ def test_without_a_warm_start_the_controllers_learn_all_the_same(tmp_path):
 
 def test_the_layer_controller_does_not_ask_the_same_again_while_there_is_something_new(tmp_path):
     """Offsets of one hundredth cannot leave a level of these layers by themselves."""
-    alone = {"pruning": [], "floor_share": 0.0, "channel_rounds": 0, "reach": (0.01, 0.01)}
+    alone = {"pruning": [], "floor": 0, "channel_rounds": 0, "reach": (0.01, 0.01)}
     task = toy_task(channels=16)
     asked, _ = searched("ajpq", [task], tmp_path, hyperparameters=alone, most_candidates=12)
     assert len({each.policy.hash for each in asked}) == len(asked) == 12
