@@ -41,6 +41,7 @@ from envs.task import CompressionTask
 _STEPS = np.geomspace(0.01, 0.5, 48)
 
 
+_STEP_LENGTHS = (1.0, 0.5, 0.25, 0.125)
 # A tenth of a point of top-1, and so many units below the best candidate at most.
 _LEAST_UNIT, _WORST = 1e-3, -4.0
 
@@ -62,8 +63,8 @@ class TwoControllers(Hyperparameters):
         agent: hyperparameters of both agents.
     """
 
-    layer_rounds: int = Field(default=6, ge=1)
-    channel_rounds: int = Field(default=3, ge=0)
+    layer_rounds: int = Field(default=8, ge=1)
+    channel_rounds: int = Field(default=2, ge=0)
     pruning: tuple[float, ...] = (0.0, 0.5, 1.0)
     floor: int = Field(default=3, ge=0)
     reach: tuple[Reach, Reach] = (0.4, 0.1)
@@ -192,6 +193,19 @@ def warm_start(search: _Search, prunings: Sequence[float]) -> None:
             _ask(search, task, task.prior)
 
 
+def shorter(centres: Sequence[CompressionTask]) -> list[CompressionTask]:
+    """Every budget with its whole reach, then with shorter ones.
+
+    What the controller proposes is a direction too: the further down a search has come, the smaller
+    the steps along it that still find something better.
+    """
+    return [
+        dataclasses.replace(centre, reach=step * centre.reach)
+        for step in _STEP_LENGTHS
+        for centre in centres
+    ]
+
+
 def polish(search: _Search) -> None:
     """Ask for the best candidate of every budget with the widths that the tables give it."""
     for task in search.tasks:
@@ -261,9 +275,8 @@ def _take_turns(
     while not setup.trials.over:
         polish(search)
         centres = search.centres(_now(settings.reach, setup.trials))
-        env = LayerControlEnv(centres, settle=search.new)
-        agents["layer"].set_env(env)
-        remember(agents["layer"], env.tasks, search.tried)
+        agents["layer"].set_env(LayerControlEnv(shorter(centres), settle=search.new))
+        remember(agents["layer"], centres, search.tried)
         _round(setup, agents["layer"], search, settings.layer_rounds * budgets)
         if "channel" in agents and not setup.trials.over:
             centres = search.centres(_now(settings.reach, setup.trials))
