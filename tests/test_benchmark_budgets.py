@@ -3,7 +3,8 @@
 import pytest
 
 from agents.config import load_agent_config
-from benchmarks import transfer, unseen_budgets
+from ajpq.standings import Spread
+from benchmarks import ablations, transfer, unseen_budgets
 
 
 def test_budgets_lie_between_those_that_were_learned():
@@ -43,3 +44,27 @@ def test_transfer_asks_for_the_middle_budget():
     assert config.latency_ratio == pytest.approx(0.6 * 1.5**0.5)
     assert config.candidates == 50
     assert config.budget_range == 1.0
+
+
+def test_every_ablation_changes_one_thing():
+    whole = load_agent_config("ajpq").hyperparameters
+    differences = {
+        "without_hierarchy": {"channel_rounds": 0},
+        "without_sensitivities": {"sees_sensitivities": False},
+        "from_nothing": {"pruning": [], "floor": 0},
+    }
+    assert tuple(differences) == ablations.WITHOUT
+    for name, difference in differences.items():
+        spec = str(transfer.COLD.with_name(f"{name}.yaml"))
+        assert load_agent_config(spec).hyperparameters == whole | difference
+
+
+def test_an_ablation_without_a_policy_for_a_budget_says_so():
+    spreads = [Spread(70.0, None, 71.0), Spread(None, None, None)]
+    assert ablations._columns(spreads) == {
+        "top1_val_budget_1": 70.0,
+        "least_1": None,
+        "top1_val_budget_2": None,
+        "least_2": None,
+        "mean": 70.0,
+    }

@@ -60,6 +60,7 @@ class TwoControllers(Hyperparameters):
         reach: how far an action of 1 moves a goal from its centre, first and last round: wide at
             first, for devices step by whole blocks of channels, then narrow.
         mix: weight of the network's reward next to the layers' errors, first and last round.
+        sees_sensitivities: do the agents observe how much layers mind narrow weights and pruning?
         agent: hyperparameters of both agents.
     """
 
@@ -69,6 +70,7 @@ class TwoControllers(Hyperparameters):
     floor: int = Field(default=3, ge=0)
     reach: tuple[Reach, Reach] = (0.4, 0.1)
     mix: tuple[float, float] = (0.3, 0.9)
+    sees_sensitivities: bool = True
     agent: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -105,6 +107,12 @@ class _Search:
         return unknown(task, goals, {one.hash for one in self.tried}, self.rng)
 
 
+def blinded(task: CompressionTask) -> CompressionTask:
+    """``task`` whose observations say nothing of sensitivities."""
+    layers = tuple(dataclasses.replace(facts, sensitivity=(0.0, 0.0)) for facts in task.layers)
+    return dataclasses.replace(task, layers=layers)
+
+
 def relative(
     task: CompressionTask, tried: Sequence[Tried], best: float
 ) -> Callable[[Metrics, Budget], float]:
@@ -127,6 +135,8 @@ def two_controllers(setup: Setup) -> None:
     settings = hyperparameters(setup, TwoControllers)
     shutil.rmtree(setup.folder / "tensorboard", ignore_errors=True)
     tasks = [sharing(asking_through(setup.trials, task)) for task in setup.tasks]
+    if not settings.sees_sensitivities:
+        tasks = [blinded(task) for task in tasks]
     search = _Search(tasks, [], np.random.default_rng(setup.seed))
     with contextlib.suppress(SearchOver):
         if setup.origin is not None:

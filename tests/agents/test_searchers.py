@@ -11,9 +11,10 @@ import pytest
 
 from agents.searchers import SEARCHERS
 from agents.searchers.setup import fits
-from agents.searchers.two_controllers import unknown
+from agents.searchers.two_controllers import blinded, unknown
 from ajpq.config import shipped
 from envs.layer_control import sharing
+from envs.observation import observe
 from hw_models.errors import AjpqError
 from tests.agents.searching import IMAGES, best, searched
 from tests.envs.toy import best_of_joint_toy, joint_toy, toy_task
@@ -241,3 +242,12 @@ def test_a_neighbour_of_a_known_policy_is_near_and_new():
     assert task.policy(moved).hash not in known
     assert task.budget.met(task.price(task.policy(moved)))
     assert np.abs(moved - asked).max() < 0.5
+
+
+def test_blinded_controllers_observe_the_same_whatever_the_sensitivities():
+    task = joint_toy(SIZE)
+    minds = tuple(dataclasses.replace(facts, sensitivity=(1.0, 1.0)) for facts in task.layers)
+    other = dataclasses.replace(task, layers=minds)
+    views = [observe(blinded(each), 0, np.zeros((0, 0))) for each in (task, other)]
+    assert np.array_equal(*views)
+    assert not np.array_equal(views[0], observe(other, 0, np.zeros((0, 0))))
