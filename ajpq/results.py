@@ -95,9 +95,14 @@ def test_answers(problem: Problem, found: Network, winner: Finalist) -> dict[str
     """Top-1 on all test images: ``baseline``, ``found`` by the exact reference, and
     ``full_precision`` where the recipe keeps that mode."""
     networks = {"baseline": float_network(problem.graph, problem.state), "found": prepare(found)}
-    if winner.keeps_full_precision:
-        networks["full_precision"] = float_network(problem.graph, winner.weights.latent)
-    return top1_test(problem, networks)
+    latent = winner.weights.latent
+    trained = any(not torch.equal(value, latent[name]) for name, value in problem.state.items())
+    if winner.keeps_full_precision and trained:
+        networks["full_precision"] = float_network(problem.graph, latent)
+    answers = top1_test(problem, networks)
+    if winner.keeps_full_precision and not trained:
+        answers["full_precision"] = answers["baseline"]
+    return answers
 
 
 def reference_top1_test(problem: Problem, network: Network) -> float:
