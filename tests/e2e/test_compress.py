@@ -33,6 +33,16 @@ def test_every_kernel_has_the_width_and_both_modes_are_measured(finished):
     assert (finished / "report.html").exists()
 
 
+def test_weights_that_are_not_trained_are_as_accurate_as_before_at_full_precision(tmp_path):
+    run = tmp_path / "run"
+    outcome = compress(run, "--recipe", "direct")
+    assert outcome.returncode == 0, outcome.stderr
+    result = json.loads((run / "result.json").read_text())
+    baseline, found = result["baseline"], result["found"]
+    assert found["top1_test_full_precision"] == baseline["top1_test"]
+    assert found["top1_test"] != baseline["top1_test"]
+
+
 def test_it_replays_retrains_and_exports(finished, tmp_path):
     assert command("replay", finished).returncode == 0
     assert command("replay", finished, "--retrain").returncode == 0
