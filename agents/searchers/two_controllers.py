@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -21,8 +21,9 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from agents.checkpoints import load_agent, save_agent
 from agents.config import AgentConfig
-from agents.experience import Tried, best_of, remember, settings_of, uses_the_budget
+from agents.experience import Tried, best_of, remember, settings_of
 from agents.front import Point, load_front, save_front, starts
+from agents.neighbourhood import centred, shorter, unknown
 from agents.searchers.milp import milp
 from agents.searchers.reinforcement import asking_through
 from agents.searchers.setup import Hyperparameters, Setup, hyperparameters
@@ -31,19 +32,9 @@ from agents.trials import SearchOver, Trials
 from agents.warm_start import prior_pruned, table_settings
 from ajpq.evaluate import Metrics
 from ajpq.policy import CompressionPolicy
-from envs.budget import Budget
 from envs.channel_control import GROUPS, ChannelControlEnv
-from envs.episodes import settled
 from envs.layer_control import LayerControlEnv, sharing
 from envs.task import CompressionTask
-
-# Standard deviations of the steps away from a known policy.
-_STEPS = np.geomspace(0.01, 0.5, 48)
-
-
-_STEP_LENGTHS = (1.0, 0.5, 0.25, 0.125)
-# A tenth of a point of top-1, and so many units below the best candidate at most.
-_LEAST_UNIT, _WORST = 1e-3, -4.0
 
 Reach = Annotated[float, Field(gt=0, le=1)]
 
@@ -83,19 +74,8 @@ class _Search:
     rng: np.random.Generator
 
     def centres(self, reach: float) -> list[CompressionTask]:
-        """Every budget's task with offsets from its best candidate, and rewards next to its."""
-        pairs = [(task, best_of(self.tried, task)) for task in self.tasks]
-        return [
-            task
-            if best is None
-            else dataclasses.replace(
-                task.with_shares(best.shares),
-                prior=best.settings,
-                reach=reach,
-                value=relative(task, self.tried, task.score(best.metrics)),
-            )
-            for task, best in pairs
-        ]
+        """Every budget's task around its best candidate."""
+        return [centred(task, self.tried, reach) for task in self.tasks]
 
     def keep(self, info: dict[str, Any]) -> None:
         """Remember the candidate of an episode."""
@@ -111,23 +91,6 @@ def blinded(task: CompressionTask) -> CompressionTask:
     """``task`` whose observations say nothing of sensitivities."""
     layers = tuple(dataclasses.replace(facts, sensitivity=(0.0, 0.0)) for facts in task.layers)
     return dataclasses.replace(task, layers=layers)
-
-
-def relative(
-    task: CompressionTask, tried: Sequence[Tried], best: float
-) -> Callable[[Metrics, Budget], float]:
-    """The reward as seen from the best candidate, in units of what the usual one falls short.
-
-    A tight budget costs points of accuracy where a wide one costs tenths; one critic that learns
-    both would see the first only. Those who fall short by far are all equally bad.
-    """
-    short = [best - task.score(one.metrics) for one in tried if uses_the_budget(task, one.metrics)]
-    unit = max(float(np.median(short or [0.0])), _LEAST_UNIT)
-
-    def value(metrics: Metrics, budget: Budget) -> float:
-        return max((task.value(metrics, budget) - best) / unit, _WORST)
-
-    return value
 
 
 def two_controllers(setup: Setup) -> None:
@@ -160,27 +123,11 @@ def two_controllers(setup: Setup) -> None:
     _save_front(setup, search, warm)
 
 
-def unknown(
-    task: CompressionTask, goals: np.ndarray, known: Set[str], rng: np.random.Generator
-) -> np.ndarray:
-    """``goals [L, K]`` on the budget, or if their policy is known a neighbour's that is not.
-
-    Steps grow from one try to the next; if all fail, what was asked for is asked again.
-    """
-    asked = moved = settled(task, goals)
-    for width in _STEPS:
-        if task.policy(moved).hash not in known:
-            return moved
-        near = goals + rng.normal(0.0, width, goals.shape)
-        moved = settled(task, np.clip(near, 0.0, 1.0))
-    return asked
-
-
 def continue_from(search: _Search, points: Sequence[Point]) -> None:
     """Ask for what an earlier front suggests for each budget."""
     for task in search.tasks:
-        for centred in starts(points, task):
-            _ask(search, centred, centred.projected(centred.prior))
+        for start in starts(points, task):
+            _ask(search, start, start.projected(start.prior))
 
 
 def _act(search: _Search, agent: OffPolicyAlgorithm, reach: float) -> None:
@@ -201,19 +148,6 @@ def warm_start(search: _Search, prunings: Sequence[float]) -> None:
             _ask(search, task, table_settings(task, prior_pruned(task, pruning)))
         if task.budget.max_drop is not None:
             _ask(search, task, task.prior)
-
-
-def shorter(centres: Sequence[CompressionTask]) -> list[CompressionTask]:
-    """Every budget with its whole reach, then with shorter ones.
-
-    What the controller proposes is a direction too: the further down a search has come, the smaller
-    the steps along it that still find something better.
-    """
-    return [
-        dataclasses.replace(centre, reach=step * centre.reach)
-        for step in _STEP_LENGTHS
-        for centre in centres
-    ]
 
 
 def polish(search: _Search) -> None:

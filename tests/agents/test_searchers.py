@@ -9,9 +9,11 @@ import numpy as np
 import optuna
 import pytest
 
+from agents.experience import Tried, uses_the_budget
+from agents.neighbourhood import centred, shorter, unknown
 from agents.searchers import SEARCHERS
 from agents.searchers.setup import fits
-from agents.searchers.two_controllers import blinded, unknown
+from agents.searchers.two_controllers import blinded
 from ajpq.config import shipped
 from envs.layer_control import sharing
 from envs.observation import observe
@@ -252,3 +254,35 @@ def test_blinded_controllers_observe_the_same_whatever_the_sensitivities():
     views = [observe(blinded(each), 0, np.zeros((0, 0))) for each in (task, other)]
     assert np.array_equal(*views)
     assert not np.array_equal(views[0], observe(other, 0, np.zeros((0, 0))))
+
+
+def tried_at(task, seed):
+    """A random candidate on the budget."""
+    wanted = np.random.default_rng(seed).random((len(task.layers), len(task.knobs.names)))
+    settings = task.projected(wanted)
+    policy = task.policy(settings)
+    return Tried(settings, task.shares, task.assess(policy), policy.hash)
+
+
+def test_seen_from_the_best_candidate_the_usual_one_is_a_unit_away_under_every_budget():
+    for scale in SCALES:
+        task = sharing(joint_toy(SIZE)).at(scale)
+        tried = [tried_at(task, seed) for seed in range(9)]
+        scores = [task.score(one.metrics) for one in tried]
+        around = centred(task, tried, 0.3)
+        seen = [around.score(one.metrics) for one in tried]
+        assert max(seen) == 0.0 == seen[int(np.argmax(scores))]
+        assert (np.diff(np.array(seen)[np.argsort(scores)]) >= 0).all()
+        used = [s for s, one in zip(seen, tried, strict=True) if uses_the_budget(task, one.metrics)]
+        assert np.median(used) == pytest.approx(-1.0)
+        assert around.reach == 0.3
+
+
+def test_proposals_are_tried_at_shorter_lengths_for_every_budget_in_turn():
+    tasks = [joint_toy(SIZE).at(scale) for scale in SCALES]
+    found = shorter(tasks)
+    assert [each.budget for each in found[: len(tasks)]] == [task.budget for task in tasks]
+    reaches = [each.reach for each in found[:: len(tasks)]]
+    assert reaches[0] == tasks[0].reach
+    assert reaches == sorted(reaches, reverse=True)
+    assert len(set(reaches)) == len(reaches)
