@@ -51,6 +51,7 @@ TARGETS: dict[str, dict[str, float | None]] = {
     "edge-npu": {"latency_ratio": 0.6, "size_ratio": 0.06},
     "bitfusion": {"latency_ratio": 0.3, "size_ratio": None},
 }
+BUDGET_RANGE = 1.5
 SEEDS = (0, 1, 2)
 CANDIDATES = 300
 # Of the reward, for all searchers. Nothing is trained here, and among candidates within one budget
@@ -108,7 +109,7 @@ def config_of(target: str, data: str, checkpoint: Path, quick: bool, **own: Any)
         "target": target,
         "agents": (OURS, *others),
         "seeds": seeds,
-        "budget_range": 1.5,
+        "budget_range": BUDGET_RANGE,
         "kl_weight": KL_WEIGHT,
         "budgets": 3,
         "candidates": 12 if quick else CANDIDATES,

@@ -23,7 +23,7 @@ from ajpq.compare_config import CompareConfig
 from ajpq.config import load_run
 from ajpq.standings import Comparison
 from benchmarks.harness import at_least, command_line, write_result
-from benchmarks.search_quality import KL_WEIGHT, SEEDS, TARGETS
+from benchmarks.search_quality import BUDGET_RANGE, KL_WEIGHT, SEEDS, TARGETS
 from benchmarks.unseen_budgets import searched
 
 NAME = "transfer"
@@ -81,7 +81,8 @@ def main(
 def config_of(settings: dict[str, Any], candidates: int, quick: bool) -> CompareConfig:
     """One budget, one searcher without a warm start."""
     middle = {
-        name: None if ratio is None else ratio * 1.5**0.5 for name, ratio in TARGETS[TARGET].items()
+        name: None if ratio is None else ratio * BUDGET_RANGE**0.5
+        for name, ratio in TARGETS[TARGET].items()
     }
     return load_run(
         CompareConfig,

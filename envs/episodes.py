@@ -14,9 +14,9 @@ def settled(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
     return task.projected(settings) if task.hard else settings
 
 
-def assessed(task: CompressionTask, settled: np.ndarray) -> tuple[float, dict[str, Any]]:
+def assessed(task: CompressionTask, settings: np.ndarray) -> tuple[float, dict[str, Any]]:
     """Reward of settings ``[L, K]`` on the budget, and the last step's info."""
-    policy = task.policy(settled)
+    policy = task.policy(settings)
     metrics = task.assess(policy)
     value = task.score(metrics)
-    return value, {"policy": policy, "metrics": metrics, "actions": settled, "reward": value}
+    return value, {"policy": policy, "metrics": metrics, "actions": settings, "reward": value}

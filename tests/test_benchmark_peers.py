@@ -37,3 +37,9 @@ def test_bars_on_bytes_accuracy_and_time_or_operations():
     bars = peers.bars_of(trained, {**ours, "bytes": 69_000})
     assert [bar["holds"] for bar in bars.values()] == [True, True, True]
     assert not set(bars) & set(peers.bars_of(peers.RIVALS[2], ours))
+
+
+def test_what_the_others_take_stands_beside_what_we_take():
+    assert all(
+        peers.row_of(rival)["cpu_seconds"] == rival.cpu_seconds > 0 for rival in peers.RIVALS
+    )

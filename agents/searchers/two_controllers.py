@@ -151,14 +151,19 @@ def warm_start(search: _Search, prunings: Sequence[float]) -> None:
 
 
 def polish(search: _Search) -> None:
-    """Ask for the best candidate of every budget with the widths that the tables give it."""
+    """Ask for every budget's best candidate with the widths that the tables give it, if one is new.
+
+    Budgets keep equal shares of the trials: if one asks, all do, and what is known costs no images.
+    """
+    known, asked = {one.hash for one in search.tried}, []
     for task in search.tasks:
         best = best_of(search.tried, task)
         if best is not None and task.tables:
             own = task.with_shares(best.shares)
-            settings = table_settings(own, best.settings)
-            if own.policy(settings).hash not in {one.hash for one in search.tried}:
-                _ask(search, own, settings)
+            asked.append((own, table_settings(own, best.settings)))
+    if any(own.policy(settings).hash not in known for own, settings in asked):
+        for own, settings in asked:
+            _ask(search, own, settings)
 
 
 def _ask(search: _Search, task: CompressionTask, settings: np.ndarray) -> None:
