@@ -45,7 +45,8 @@ class TwoControllers(Hyperparameters):
     Attributes:
         layer_rounds, channel_rounds: episodes per budget before the other controller's turn;
             without channel rounds there is no hierarchy.
-        pruning: strengths of the prior's sparsity that the warm start tries; none, no tables.
+        pruning: strengths of the prior's sparsity that the warm start tries; with none of them no
+            tables are asked, later neither.
         floor: solutions of the integer program for each budget that the search starts from too,
             and below which it never ends; 0 for none, and none of its sensitivities.
         reach: how far an action of 1 moves a goal from its centre, first and last round: wide at
@@ -108,6 +109,7 @@ def two_controllers(setup: Setup) -> None:
             warm_start(search, settings.pruning)
             if settings.floor:
                 search.tried += integer_program(setup, settings.floor)
+            if settings.pruning:
                 polish(search)
     warm = len(search.tried)
     agents = _agents(setup, settings, search)
@@ -222,7 +224,8 @@ def _take_turns(
 ) -> None:
     budgets = len(search.tasks)
     while not setup.trials.over:
-        polish(search)
+        if settings.pruning:
+            polish(search)
         centres = search.centres(_now(settings.reach, setup.trials))
         agents["layer"].set_env(LayerControlEnv(shorter(centres), settle=search.new))
         remember(agents["layer"], centres, search.tried)

@@ -1,6 +1,7 @@
 """What every searcher without gradients must do on a toy whose optimum is known."""
 
 import dataclasses
+import importlib
 import json
 import math
 import os
@@ -285,3 +286,18 @@ def test_proposals_are_tried_at_shorter_lengths_for_every_budget_in_turn():
     assert reaches[0] == tasks[0].reach
     assert reaches == sorted(reaches, reverse=True)
     assert len(set(reaches)) == len(reaches)
+
+
+def test_without_a_warm_start_the_tables_are_never_asked(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("asked")
+
+    module = importlib.import_module("agents.searchers.two_controllers")  # not the function
+    monkeypatch.setattr(module, "table_settings", refuse)
+    alone = {"pruning": [], "floor": 0}
+    asked, _ = searched(
+        "ajpq", [joint_toy(SIZE)], tmp_path, hyperparameters=alone, most_candidates=40
+    )
+    assert len(asked) == 40
+    with pytest.raises(AssertionError, match="asked"):
+        searched("ajpq", [joint_toy(SIZE)], tmp_path, most_candidates=2)
