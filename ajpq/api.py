@@ -22,10 +22,13 @@ from ajpq.contest import contest
 from ajpq.evaluate import Metrics, exact_costs, measured
 from ajpq.executor import thread_count
 from ajpq.exporters import EXPORTERS
+from ajpq.exporters.card import check_card_place
+from ajpq.exporters.source import Source, packed_file, packed_source
+from ajpq.exporters.write import write_files
 from ajpq.finalists import Finalist, run_finals, validation_images
 from ajpq.judge import judge
 from ajpq.policy import CompressionPolicy, check_policy, load_policy, uniform_policy
-from ajpq.problem import Problem, fine_tune, network_of
+from ajpq.problem import Problem, direct_weights, fine_tune, network_of
 from ajpq.progress import Progress, SilentProgress
 from ajpq.proposals import propose
 from ajpq.quantizers import make_quantizer
@@ -314,22 +317,41 @@ def _with_own_base(config: RunConfig, run_dir: Path) -> RunConfig:
     return config.model_copy(update={"checkpoint": str(base)}) if base.exists() else config
 
 
-def export(run_dir: Path, formats: Sequence[str], out: Path) -> list[Path]:
-    """Write the compressed network of a finished run in the given formats.
+def export(
+    run: Path, formats: Sequence[str], out: Path, *, license: str | None = None
+) -> list[Path]:
+    """Write a compressed network in the given formats, and a model card (``README.md``) beside.
+
+    Args:
+        run: a finished run, a folder with a packed file ``model.ajpq``, or a packed file.
+        license: of the checkpoint, for the card.
+
+    Returns:
+        The files, in the order of the formats. They are sealed where their format has room:
+        :func:`ajpq.exporters.check.inspect` tells later whether they are still the same.
 
     Raises:
-        AjpqError: an unknown format, or a run that has not finished.
+        AjpqError: an unknown format, one that needs more than a packed file, a run that has not
+            finished, or a README.md of someone else in ``out``.
     """
     for name in formats:
         if name not in EXPORTERS:
             raise UnknownNameError("format", name, EXPORTERS)
-    config = load_config(run_dir)
+    check_card_place(out)
+    packed = packed_file(run)
+    source = packed_source(packed) if packed else _finished_source(run)
+    return write_files(source, formats, out, license)
+
+
+def _finished_source(run_dir: Path) -> Source:
+    config, result = load_config(run_dir), load_result(run_dir)
     policy = load_policy(run_dir / "policy.json")
     problem = build_problem(_with_own_base(config, run_dir))
     check_policy(policy, problem.channels, problem.target)
     network = network_of(problem, policy, load_weights(run_dir / "weights.safetensors"))
-    out.mkdir(parents=True, exist_ok=True)
-    return [EXPORTERS[name](network, policy, out) for name in formats]
+    baseline = network_of(problem, problem.uniform(8), direct_weights(problem))
+    data = problem.dataset
+    return Source(network, policy, baseline, config, result, data.mean, data.std)
 
 
 def report(run_dir: Path) -> Path:

@@ -1,4 +1,4 @@
-"""``python -m ajpq.export``: write the compressed network of a run as files."""
+"""``python -m ajpq.export``: write a compressed network as files, or check files from others."""
 
 from __future__ import annotations
 
@@ -7,27 +7,81 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from ajpq import api, cli
+from ajpq import cli
+from ajpq.exporters.check import Inspection, files_in, inspect
+from hw_models.errors import AjpqError
 
 
 def main(
-    run: Annotated[Path, tyro.conf.Positional],
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = None,
     format: str = "policy,onnx,packed",
     out: Path | None = None,
+    license: Annotated[str | None, cli.option("NAME", "default: unknown")] = None,
+    check: Annotated[Path | None, cli.option("FILE", "")] = None,
 ) -> None:
-    """Export the compressed network of a finished run.
+    """Export a compressed network and a model card, or look into an exported file.
 
     Args:
-        run: the run folder.
+        run: a finished run, a folder with model.ajpq, or a packed file.
         format: comma-separated: policy (JSON), onnx (int8 QDQ for ONNX Runtime), tflite (int8 for
             LiteRT and for Arm's compiler), packed (the smallest file, loads back into PyTorch).
         out: folder for the files; default <run>/export.
+        license: of the checkpoint, for the model card: apache-2.0, for example.
+        check: tell what is in this file, folder of files or run folder, and whether it is still
+            what was exported; nothing of it is executed.
     """
+    if (run is None) == (check is None):
+        raise AjpqError("name what to export (a run, a folder with model.ajpq), or --check FILE")
+    if check is not None:
+        return _check(check)
+    from ajpq import api  # takes seconds, and a check needs nothing of it
+
+    assert run is not None
     names = [name.strip() for name in format.split(",") if name.strip()]
-    folder = out or run / "export"
-    for path in api.export(run, names, folder):
+    folder = out or (run.parent if run.is_file() else run) / "export"
+    paths = api.export(run, names, folder, license=license)
+    for path in [*paths, folder / "README.md"]:
         Console().print(f"{path}  {path.stat().st_size:,} bytes")
+
+
+def _check(path: Path) -> None:
+    """Show every file; those that are damaged are told at the end."""
+    refused = []
+    for file in files_in(path):
+        try:
+            _show(inspect(file))
+        except AjpqError as error:
+            refused.append(str(error))
+    if refused:
+        raise AjpqError("; ".join(refused))
+
+
+def _show(found: Inspection) -> None:
+    console = Console()
+    facts = {
+        "format": found.format,
+        "bytes": f"{found.size:,}",
+        "integrity": found.integrity,
+        **found.facts,
+    }
+    console.print(escape(str(found.path)), style="bold", soft_wrap=True)
+    for key, value in facts.items():
+        console.print(f"  {key}: {value}", markup=False, highlight=False, soft_wrap=True)
+    table = Table("part", "what it is", "constants")
+    table.add_column("bytes", justify="right")
+    table.add_column("share", justify="right")
+    for part in found.parts:
+        cells = map(escape, (part.name, part.kind, part.constants))
+        table.add_row(*cells, *_size(part.stored_bytes, found.size))
+    table.add_row("everything else", "", "", *_size(found.other_bytes, found.size))
+    console.print(table)
+
+
+def _size(count: int, total: int) -> tuple[str, str]:
+    return f"{count:,}", f"{100 * count / max(total, 1):.1f} %"
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from ajpq.exporters.tflite_file import export_tflite
 from ajpq.policy import CompressionPolicy
 from hw_models.network import Network
 
-Exporter = Callable[[Network, CompressionPolicy, Path], Path]
-"""Writes its file into an existing folder and returns the file's path."""
+Exporter = Callable[[Network, CompressionPolicy | None, Path], Path]
+"""Writes its file into an existing folder and returns the file's path. Without a policy, which a
+packed file does not hold, only the format ``policy`` is refused."""
 
 EXPORTERS: Mapping[str, Exporter] = {
     "policy": export_policy,

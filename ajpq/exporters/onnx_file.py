@@ -12,7 +12,7 @@ from hw_models.errors import AjpqError
 from hw_models.network import Network
 
 
-def export_onnx(network: Network, policy: CompressionPolicy, folder: Path) -> Path:
+def export_onnx(network: Network, policy: CompressionPolicy | None, folder: Path) -> Path:
     """Write ``model.onnx``.
 
     Raises:

@@ -9,6 +9,6 @@ from ajpq.policy import CompressionPolicy
 from hw_models.network import Network
 
 
-def export_packed(network: Network, policy: CompressionPolicy, folder: Path) -> Path:
+def export_packed(network: Network, policy: CompressionPolicy | None, folder: Path) -> Path:
     """Write ``model.ajpq``."""
     return packed.save(network, folder / "model.ajpq")

@@ -14,7 +14,7 @@ from hw_models.ordering import by_width
 from hw_models.tflite import lower, serialize
 
 
-def export_tflite(network: Network, policy: CompressionPolicy, folder: Path) -> Path:
+def export_tflite(network: Network, policy: CompressionPolicy | None, folder: Path) -> Path:
     """Write ``model.tflite``.
 
     Raises:

@@ -1,0 +1,244 @@
+"""The model card of an export, in the Hugging Face convention: front matter, then text.
+
+Fields of the front matter: https://huggingface.co/docs/hub/model-cards. Every figure comes from
+``result.json`` of the run or from a cost model; nothing is measured for a card.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from ajpq.config import ProblemConfig
+from ajpq.exporters.pricing import Price
+from ajpq.exporters.source import Source, shareable
+from ajpq.files import write_atomically
+from ajpq.policy import CompressionPolicy
+from ajpq.reporting.style import duration, percent, quantity, width_name
+from hw_models.errors import AjpqError
+
+UNKNOWN_LICENSE = "unknown"
+_MADE_BY = "<!-- written by ajpq -->"
+_FILES_FOLLOW = "\n## Files\n"
+_CONVENTIONS = {"fl32": "outer layers ≥ 32 bit", "fl8": "outer layers ≥ 8 bit", "all": "as is"}
+
+
+def check_card_place(folder: Path) -> None:
+    """May ``README.md`` of this folder be written?
+
+    Raises:
+        AjpqError: there is one that someone else has written.
+    """
+    path = folder / "README.md"
+    if path.exists() and _MADE_BY not in path.read_text(errors="replace"):
+        raise AjpqError(f"{path} is no model card of ours; choose another folder: --out DIR")
+
+
+def write_card(
+    folder: Path,
+    source: Source,
+    files: Mapping[str, Path],
+    prices: Sequence[Price],
+    license: str | None = None,
+) -> Path:
+    """Write ``README.md``; a card that came with a packed file is taken along.
+
+    Args:
+        files: format -> exported file.
+        prices: of the network on targets.
+        license: of the checkpoint; unknown unless someone states it.
+    """
+    path = folder / "README.md"
+    text = _carried(source.card) or model_card(source, prices, license)
+    write_atomically(path, (text + _files(files)).encode())
+    return path
+
+
+def _carried(card: str) -> str:
+    """A card that ajpq wrote, up to its list of files."""
+    return card.partition(_FILES_FOLLOW)[0] if _MADE_BY in card else ""
+
+
+def model_card(source: Source, prices: Sequence[Price], license: str | None) -> str:
+    """Front matter and text, up to the list of files."""
+    front = yaml.safe_dump(front_matter(source, license), sort_keys=False, allow_unicode=True)
+    config, result = source.config, source.result
+    text = _render(
+        "card.md.j2",
+        made_by=_MADE_BY,
+        name=_name(source),
+        network=source.network,
+        source=source,
+        config=config,
+        data=shareable(config.data) if config else "",
+        target=shareable(config.target) if config else "",
+        checkpoint=_checkpoint(config) if config else "",
+        recipe=_recipe(config.full_recipe.model_dump(mode="json", exclude_defaults=True))
+        if config
+        else "",
+        accuracies=_accuracies(result),
+        costs=_costs(result),
+        prices=_prices(prices),
+        layers=_layers(source.policy),
+        widths=_width_summary(source.policy),
+        license=license,
+        version=importlib.metadata.version("ajpq"),
+        versions=result.get("versions") or {},
+        result=result,
+    )
+    return f"---\n{front}---\n\n{text.rstrip()}\n"
+
+
+def front_matter(source: Source, license: str | None) -> dict[str, Any]:
+    """The fields of the convention, and ``model-index`` with the results where there are any."""
+    config = source.config
+    fields: dict[str, Any] = {
+        "license": license or UNKNOWN_LICENSE,
+        "library_name": "ajpq",
+        "pipeline_tag": "image-classification",
+        "tags": ["ajpq", "quantization", "pruning", "edge"],
+    }
+    if config is not None:
+        fields["tags"].append(shareable(config.target))
+        fields["datasets"] = [shareable(config.data)]
+    fields["metrics"] = ["accuracy"]
+    if config is not None and source.result:
+        fields["model-index"] = [{"name": _name(source), "results": [_results(source, config)]}]
+    return fields
+
+
+def _results(source: Source, config: ProblemConfig) -> dict[str, Any]:
+    data = shareable(config.data)
+    named = {"top-1, compressed (%)": source.result["found"].get("top1_test")}
+    full = source.result["found"].get("top1_test_full_precision")
+    if full is not None:
+        named["top-1, same weights at full precision (%)"] = full
+    return {
+        "task": {"type": "image-classification", "name": "Image classification"},
+        "dataset": {"type": data, "name": data, "split": "test"},
+        "metrics": [
+            {"type": "accuracy", "name": name, "value": round(float(value), 4)}
+            for name, value in named.items()
+            if value is not None
+        ],
+    }
+
+
+def _name(source: Source) -> str:
+    return shareable(source.config.model) if source.config else source.network.name or "network"
+
+
+def _checkpoint(config: ProblemConfig) -> str:
+    if config.checkpoint is None:
+        return f"trained with the recipe `{config.base.name}` in the same run"
+    return f"the checkpoint `{shareable(config.checkpoint)}`"
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(recipe), sort_keys=False).strip()
+
+
+def _accuracies(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What, of the original, of the compressed network."""
+    if not result:
+        return []
+    before, after = result["baseline"], result["found"]
+    rows = [
+        ("top-1, test images", percent(before["top1_test"]), percent(after["top1_test"])),
+        ("top-1, validation images", percent(before["top1_val"]), percent(after["top1_val"])),
+    ]
+    full = after.get("top1_test_full_precision")
+    if full is not None:
+        rows.insert(1, ("top-1, test images, same weights at full precision", "", percent(full)))
+    return rows
+
+
+def _costs(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The same of the costs on the run's target."""
+    if not result:
+        return []
+    before, after = result["baseline"], result["found"]
+
+    def row(label: str, key: str, unit: str) -> tuple[str, str, str]:
+        return label, quantity(before.get(key), unit), quantity(after.get(key), unit)
+
+    bops = [
+        (f"BOPs, {label}", quantity(before["bops"][key], ""), quantity(after["bops"][key], ""))
+        for key, label in _CONVENTIONS.items()
+    ]
+    latency = ("latency", duration(before["latency_s"]), duration(after["latency_s"]))
+    rows = [
+        latency,
+        row("packed file (original: float32 weights)", "packed_bytes", "B"),
+        row("flash", "flash_bytes", "B"),
+        row("peak of activations", "peak_activation_bytes", "B"),
+        row("energy", "energy_j", "J"),
+        row("MACs", "macs", ""),
+        *bops,
+    ]
+    return [line for line in rows if line[2] != "n/a"]
+
+
+def _prices(prices: Sequence[Price]) -> list[tuple[str, ...]]:
+    return [
+        (
+            price.target,
+            duration(price.found.latency_s),
+            duration(price.baseline.latency_s if price.baseline else None),
+            quantity(price.found.flash_bytes, "B"),
+            quantity(price.found.peak_activation_bytes, "B"),
+            quantity(price.found.energy_j, "J"),
+        )
+        for price in prices
+    ]
+
+
+def _layers(policy: CompressionPolicy | None) -> list[tuple[str, ...]]:
+    """Name, channels, share pruned, mean width of the others, widths, width of the input."""
+    if policy is None:
+        return []
+    rows = []
+    for name, layer in policy.layers.items():
+        live = layer.bits[layer.bits > 0]
+        mean = f"{live.mean():.2f}" if len(live) else "none"
+        counts = Counter(layer.weight_bits)
+        widths = ", ".join(f"{counts[bits]} x {width_name(bits)}" for bits in sorted(counts))
+        sparsity = f"{100 * layer.sparsity:.0f} %"
+        channels, activation = str(len(layer.weight_bits)), str(layer.activation_bits)
+        rows.append((name, channels, sparsity, mean, widths, activation))
+    return rows
+
+
+def _width_summary(policy: CompressionPolicy | None) -> str:
+    if policy is None:
+        return ""
+    counts = Counter(bits for layer in policy.layers.values() for bits in layer.weight_bits)
+    return ", ".join(f"{counts[bits]} {width_name(bits)}" for bits in sorted(counts))
+
+
+def _files(files: Mapping[str, Path]) -> str:
+    shown = {name: (path.name, path.stat().st_size) for name, path in files.items()}
+    return _FILES_FOLLOW + _render("card_files.md.j2", files=shown)
+
+
+def _cell(value: object) -> str:
+    """A name may hold what a table cannot."""
+    return str(value).replace("\n", " ").replace("|", "\\|")
+
+
+def _render(template: str, **content: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ajpq", "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = _cell
+    return environment.get_template(template).render(**content)

@@ -1,0 +1,123 @@
+"""What ajpq's own files hold: packed networks, policies, weights. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from ajpq import packed
+from ajpq.exporters.readers.content import Content, Part, counted, limited, plain
+from ajpq.policy import CompressionPolicy, LayerPolicy
+from hw_models.errors import AjpqError
+from hw_models.network import Edge, Operator
+
+_LARGEST_HEADER = 1 << 26
+
+
+def read_packed(data: bytes) -> Content:
+    """Read a packed file: its codes are decoded, which also shows that they are sound.
+
+    Raises:
+        AjpqError: damaged.
+    """
+    network = packed.unpack(data)
+    sizes: Mapping[str, int] = getattr(packed, "breakdown", lambda data: {})(data)
+    parts = [_operator(op, sizes.get(op.name, 0)) for op in network.operators]
+    return Content(
+        f"packed network, version {int.from_bytes(data[4:6], 'little')}",
+        {
+            "network": plain(network.name),
+            "inputs": _edge(network.edges[network.input]),
+            "outputs": _edge(network.edges[network.output]),
+        },
+        tuple(parts),
+        integrity="its checksum fits",
+    )
+
+
+def _operator(op: Operator, stored_bytes: int) -> Part:
+    kind = " + ".join(filter(None, [op.kind, op.activation]))
+    if op.weights is None:
+        return Part(plain(op.name), kind, "", stored_bytes)
+    rows = widths(op.weights.bits)
+    return Part(plain(op.name), kind, rows, stored_bytes)
+
+
+def widths(bits: np.ndarray) -> str:
+    """``3 rows of 0 bits, 13 rows of 4 bits``."""
+    return counted({f"rows of {b} bits": n for b, n in sorted(Counter(bits.tolist()).items())})
+
+
+def _edge(edge: Edge) -> str:
+    shape = ", ".join(map(str, edge.shape))
+    return f"{plain(edge.name)} {edge.bits} bits [{shape}]"
+
+
+def read_policy(data: bytes) -> Content:
+    """Read ``policy.json``.
+
+    Raises:
+        AjpqError: no policy, altered, or not byte for byte what ajpq writes.
+    """
+    content = json.loads(data)
+    stated = content.pop("hash", None)
+    try:
+        policy = CompressionPolicy.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise AjpqError(f"it is JSON, but no policy: {plain(where)}: {first['msg']}") from error
+    if stated is not None and data != _written(policy):
+        why = "its layout was changed" if stated == policy.hash else "its hash does not fit"
+        raise AjpqError(f"it is not the policy that ajpq wrote: {why}")
+    quantizer = f"{policy.quantizer.name}, version {policy.quantizer.version}"
+    return Content(
+        "policy",
+        {"hash": policy.hash, "quantizer": plain(quantizer)},
+        tuple(_layer(name, layer) for name, layer in policy.layers.items()),
+        integrity="its hash fits" if stated is not None else "",
+    )
+
+
+def _written(policy: CompressionPolicy) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "policy.json"
+        policy.save(path)
+        return path.read_bytes()
+
+
+def _layer(name: str, layer: LayerPolicy) -> Part:
+    kind = f"layer, {layer.activation_bits}-bit input"
+    return Part(plain(name), kind, widths(layer.bits), 0)
+
+
+def read_safetensors(data: bytes) -> Content:
+    """Read the header of a safetensors file: names, types and shapes.
+
+    Raises:
+        AjpqError: damaged.
+    """
+    length = int.from_bytes(data[:8], "little")
+    if length > min(len(data) - 8, _LARGEST_HEADER):
+        raise AjpqError("it is no safetensors file: its header is longer than the file")
+    header = json.loads(data[8 : 8 + length])
+    metadata = header.pop("__metadata__", {})
+    limited(len(header), "tensors")
+    spans = sorted((*map(int, entry["data_offsets"]), name) for name, entry in header.items())
+    ends = [0, *(end for _, end, _ in spans)]
+    if [start for start, _, _ in spans] != ends[:-1] or ends[-1] != len(data) - 8 - length:
+        raise AjpqError("its tensors do not fill the file")
+    parts = tuple(
+        Part(
+            plain(name), "tensor", f"{plain(header[name]['dtype'])} {header[name]['shape']}", b - a
+        )
+        for (_, b, name), a in zip(spans, ends, strict=False)
+    )
+    facts = {plain(key): plain(value) for key, value in list(metadata.items())[:20]}
+    return Content("safetensors weights", facts, parts)

@@ -1,0 +1,81 @@
+"""What an export starts from, and what the exported files say of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ajpq import packed
+from ajpq.config import RunConfig
+from ajpq.policy import CompressionPolicy
+from hw_models.network import Network
+
+PACKED_FILE = "model.ajpq"
+CARD_FILE = "README.md"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A compressed network and what is known of it; a packed file knows the network only.
+
+    Attributes:
+        baseline: the int8 form of the uncompressed network.
+        result: content of ``result.json``.
+        mean, std: per channel, of pixel values in 0..1: how images are normalised.
+        card: the text of the model card that came with a packed file.
+    """
+
+    network: Network
+    policy: CompressionPolicy | None = None
+    baseline: Network | None = None
+    config: RunConfig | None = None
+    result: Mapping[str, Any] = field(default_factory=dict)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    card: str = ""
+
+
+def packed_file(path: Path) -> Path | None:
+    """The packed file that a path names, itself or as a folder that is no run; else None."""
+    if path.is_file():
+        return path
+    inside = path / PACKED_FILE
+    return inside if inside.is_file() and not (path / "config.yaml").exists() else None
+
+
+def packed_source(path: Path) -> Source:
+    """A packed file and the card beside it.
+
+    Raises:
+        AjpqError: it is no packed file, or damaged.
+    """
+    card = path.with_name(CARD_FILE)
+    text = card.read_text(errors="replace") if path.name == PACKED_FILE and card.is_file() else ""
+    return Source(packed.load(path), card=text)
+
+
+def statement(source: Source) -> dict[str, Any]:
+    """What a sealed file says of itself; None where it is not known. Plain JSON, no paths."""
+    network, result = source.network, source.result
+    return {
+        "ajpq": importlib.metadata.version("ajpq"),
+        "network": network.name,
+        "policy": source.policy.hash if source.policy else None,
+        "input": {
+            "shape": list(network.edges[network.input].shape),
+            "mean": source.mean,
+            "std": source.std,
+        },
+        "output": {"shape": list(network.edges[network.output].shape)},
+        "data": shareable(source.config.data) if source.config else None,
+        "target": shareable(source.config.target) if source.config else None,
+        "top1_test": result["found"].get("top1_test") if result else None,
+    }
+
+
+def shareable(spec: str) -> str:
+    """A name from a configuration without the folders of the machine it was used on."""
+    return spec.rstrip("/").rpartition("/")[2] or spec

@@ -1,0 +1,28 @@
+"""Exported files: written, sealed, and described by a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ajpq.exporters import EXPORTERS
+from ajpq.exporters.card import write_card
+from ajpq.exporters.pricing import prices
+from ajpq.exporters.seal import seal
+from ajpq.exporters.source import Source, statement
+
+
+def write_files(
+    source: Source, formats: Sequence[str], out: Path, license: str | None = None
+) -> list[Path]:
+    """Write one file per format and the card.
+
+    Raises:
+        AjpqError: a format that needs what the source does not have, or cannot hold the network.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    files = {name: EXPORTERS[name](source.network, source.policy, out) for name in formats}
+    for path in files.values():
+        seal(path, statement(source))
+    write_card(out, source, files, prices(source.network, source.baseline), license)
+    return list(files.values())

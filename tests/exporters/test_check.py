@@ -1,0 +1,268 @@
+"""What ``--check`` says of files, and what it refuses to do for them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
+from tflite.Model import Model
+
+from ajpq.exporters.check import files_in, inspect
+from ajpq.exporters.readers.content import plain
+from ajpq.exporters.readers.protobuf import delimited, varint
+from hw_models.errors import AjpqError
+from tests.exporters.samples import POLICY, archive, exported
+
+PARTS = ["conv0", "conv1", "globalavgpool2", "flatten3", "linear4"]
+
+
+def written(folder, content, name="file"):
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def by_name(found):
+    return {part.name: part for part in found.parts}
+
+
+def test_onnx_by_layer(tmp_path):
+    path = exported("onnx", tmp_path)
+    found = inspect(path)
+    graph = onnx.load(path).graph
+    stored = {c.name: len(c.raw_data) for c in graph.initializer}
+    assert found.format == "ONNX"
+    assert [part.name for part in found.parts if part.name in PARTS] == PARTS
+    assert sum(part.stored_bytes for part in found.parts) == sum(stored.values())
+    for name in PARTS:
+        nodes = [node for node in graph.node if node.name.startswith(f"{name}::")]
+        own = {value for node in nodes for value in node.input} & stored.keys()
+        assert by_name(found)[name].stored_bytes == sum(stored[value] for value in own)
+        assert by_name(found)[name].kind == ", ".join(dict.fromkeys(n.op_type for n in nodes))
+    assert "864 uint8" in by_name(found)["conv1"].constants.replace(",", "")
+    assert found.facts["inputs"] == "input float32 [N, 3, 12, 12]"
+    assert found.other_bytes == path.stat().st_size - sum(stored.values())
+
+
+def test_tflite_by_layer(tmp_path):
+    path = exported("tflite", tmp_path)
+    found = inspect(path)
+    model = Model.GetRootAs(path.read_bytes())
+    graph = model.Subgraphs(0)
+    operators = [graph.Operators(number) for number in range(graph.OperatorsLength())]
+    assert found.format == "TensorFlow Lite"
+    assert len(found.parts) == len(operators)
+    for part, operator in zip(found.parts, operators, strict=True):
+        tensors = [graph.Tensors(index) for index in operator.InputsAsNumpy()]
+        assert part.stored_bytes == sum(model.Buffers(t.Buffer()).DataLength() for t in tensors)
+    assert {"CONV_2D", "FULLY_CONNECTED"} <= {part.kind for part in found.parts}
+    assert any("864 int8, 12 int32" in part.constants for part in found.parts)
+
+
+def test_packed_by_layer(tmp_path):
+    path = exported("packed", tmp_path)
+    found = inspect(path)
+    assert [part.name for part in found.parts] == PARTS
+    rows = "3 rows of 0 bits, 3 rows of 3 bits, 2 rows of 4 bits"
+    assert by_name(found)["conv0"].constants == rows
+    assert sum(p.stored_bytes for p in found.parts) + found.other_bytes == path.stat().st_size
+    assert found.other_bytes > 0
+
+
+def test_policy(tmp_path):
+    found = inspect(exported("policy", tmp_path))
+    assert found.facts["hash"] == POLICY.hash
+    assert by_name(found)["conv"].constants == "8 rows of 4 bits"
+
+
+def test_a_policy_without_a_hash_is_told(tmp_path):
+    path = written(tmp_path, b'{"schema_version": 1, "layers": {"a": {"weight_bits": [4]}}}')
+    assert "not sealed" in inspect(path).integrity
+
+
+def test_weights(tmp_path):
+    save_file({"a": np.zeros((2, 3), "f4"), "b": np.ones(5, "i1")}, tmp_path / "w")
+    found = inspect(tmp_path / "w")
+    assert found.format == "safetensors weights"
+    assert {name: part.stored_bytes for name, part in by_name(found).items()} == {"a": 24, "b": 5}
+    assert "not sealed" in found.integrity
+
+
+def test_an_unsealed_file_is_told(tmp_path):
+    path = exported("onnx", tmp_path)
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    found = inspect(path)
+    assert "not sealed" in found.integrity
+    assert "policy" not in found.facts
+
+
+def one_node(tensor, **attributes):
+    node = helper.make_node("Conv", ["x", tensor.name], ["y"], "conv", **attributes)
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in "xy"]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], [tensor])
+    return helper.make_model(graph)
+
+
+def external(tensor):
+    onnx.external_data_helper.set_external_data(tensor, "/etc/passwd")
+    tensor.ClearField("raw_data")
+    return tensor
+
+
+def test_tensors_in_other_files_are_refused(tmp_path):
+    weights = numpy_helper.from_array(np.ones((2, 2), "f4"), "w")
+    assert inspect(written(tmp_path, one_node(weights).SerializeToString())).parts
+    hidden = external(numpy_helper.from_array(np.ones((2, 2), "f4"), "v"))
+    inner = one_node(external(numpy_helper.from_array(np.ones((2, 2), "f4"), "u"))).graph
+    for model in (one_node(hidden), one_node(weights, value=hidden), one_node(weights, g=inner)):
+        with pytest.raises(AjpqError, match="in other files"):
+            inspect(written(tmp_path, model.SerializeToString()))
+
+
+def test_a_shape_that_does_not_fit_its_bytes_is_refused(tmp_path):
+    weights = numpy_helper.from_array(np.ones((2, 2), "f4"), "w")
+    weights.dims[0] = 1 << 40
+    with pytest.raises(AjpqError, match="cannot be in a file"):
+        inspect(written(tmp_path, one_node(weights).SerializeToString()))
+    weights.dims[0] = 3
+    with pytest.raises(AjpqError, match="16 bytes for 6 values"):
+        inspect(written(tmp_path, one_node(weights).SerializeToString()))
+
+
+def test_pickles_are_not_opened(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    with pytest.raises(AjpqError, match="pickle"):
+        inspect(written(tmp_path, pickle.dumps(Trap())))
+    found = inspect(written(tmp_path, archive({"m/data.pkl": pickle.dumps(Trap())})))
+    assert "pickle" in found.format
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_names_cannot_command_the_terminal(tmp_path):
+    weights = numpy_helper.from_array(np.ones(2, "f4"), "w")
+    model = one_node(weights)
+    model.graph.node[0].name = "\x1b[2J\x1b]0;owned\x07" + 500 * "x"
+    (part,) = inspect(written(tmp_path, model.SerializeToString())).parts
+    assert part.name.isprintable()
+    assert len(part.name) <= 120
+    assert plain("a\nb\u202e") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"hello world", b"GIF89a", b"{}", b"[1]"])
+def test_other_files_are_refused(content, tmp_path):
+    with pytest.raises(AjpqError, match="file"):
+        inspect(written(tmp_path, content))
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "missing"):
+        with pytest.raises(AjpqError, match=name):
+            inspect(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AjpqError, match="found 0"):
+        files_in(tmp_path / "empty")
+
+
+def test_a_folder_is_checked_file_by_file(tmp_path):
+    paths = [exported(name, tmp_path) for name in ("onnx", "policy")]
+    (tmp_path / "README.md").write_text("a card")
+    assert files_in(tmp_path) == sorted(paths)
+
+
+# --- files that claim more than they hold ---------------------------------------------------------
+
+
+def shared_lists() -> bytes:
+    """A flatbuffer whose thousands of operators all read one list of ten thousand tensors."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1 << 20)
+    tensors = builder.CreateNumpyVector(np.zeros(10_000, np.int32))
+    builder.StartObject(3)
+    builder.PrependUOffsetTRelativeSlot(1, tensors, 0)
+    operator = builder.EndObject()
+    builder.StartVector(4, 50_000, 4)
+    for _ in range(50_000):
+        builder.PrependUOffsetTRelative(operator)
+    operators = builder.EndVector()
+    builder.StartObject(5)
+    builder.PrependUOffsetTRelativeSlot(3, operators, 0)
+    graph = builder.EndObject()
+    builder.StartVector(4, 1, 4)
+    builder.PrependUOffsetTRelative(graph)
+    graphs = builder.EndVector()
+    builder.StartObject(8)
+    builder.PrependUOffsetTRelativeSlot(2, graphs, 0)
+    builder.Finish(builder.EndObject(), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def deep_graphs() -> bytes:
+    graph = b""
+    for _ in range(2000):
+        graph = delimited(1, delimited(5, delimited(6, graph)))
+    return delimited(7, graph)
+
+
+HOSTILE = {
+    "many empty nodes": lambda: delimited(7, b"\x0a\0" * 20_000_000),
+    "a long varint": lambda: b"\x08" + b"\xff" * 1_000_000,
+    "a length beyond the file": lambda: b"\x3a" + varint(1 << 60),
+    "graphs in graphs": deep_graphs,
+    "shared lists": shared_lists,
+    "a zip bomb": lambda: archive({"a": bytes(1 << 26)}, zipfile.ZIP_DEFLATED),
+    "a deep JSON": lambda: b'{"a":' + b"[" * 1_000_000,
+    "a long JSON number": lambda: b'{"schema_version": ' + b"1" * 1_000_000 + b"}",
+    "many JSON values": lambda: (
+        b'{"layers": {"a": {"weight_bits": [' + b"9," * 1_000_000 + b"9]}}}"
+    ),
+    "a safetensors header": lambda: (1 << 40).to_bytes(8, "little") + b"{" + bytes(100),
+    "a vector beyond the file": lambda: b"\x10\0\0\0TFL3" + b"\xff" * 64,
+}
+BOUNDED = """
+import resource, sys, time
+from pathlib import Path
+from ajpq.exporters.check import inspect
+from hw_models.errors import AjpqError
+
+if sys.platform == "linux":
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 29),) * 2)
+for path in sys.argv[1:]:
+    start = time.process_time()
+    try:
+        inspect(Path(path))
+    except AjpqError as error:
+        print("memory" if "MemoryError" in str(error) else "refused", time.process_time() - start)
+    else:
+        print("taken")
+"""
+
+
+def test_hostile_files_take_little_memory_and_time(tmp_path):
+    paths = [written(tmp_path, make(), str(n)) for n, make in enumerate(HOSTILE.values())]
+    outcome = subprocess.run(
+        [sys.executable, "-c", BOUNDED, *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    lines = dict(zip(HOSTILE, map(str.split, outcome.stdout.splitlines()), strict=True))
+    assert {name for name, (word, *_) in lines.items() if word != "refused"} == set()
+    slow = {name: seconds for name, (_, seconds) in lines.items() if float(seconds) > 5}
+    assert slow == {}
