@@ -203,7 +203,7 @@ def _layers(policy: CompressionPolicy | None) -> list[tuple[str, ...]]:
     """Name, channels, share pruned, mean width of the others, widths, width of the input."""
     if policy is None:
         return []
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, layer in policy.layers.items():
         live = layer.bits[layer.bits > 0]
         mean = f"{live.mean():.2f}" if len(live) else "none"

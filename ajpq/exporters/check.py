@@ -90,11 +90,10 @@ def files_in(path: Path) -> list[Path]:
 def _content(path: Path) -> bytes:
     if not path.is_file():  # a pipe or a device never ends
         raise AjpqError(f"there is no file {path}")
-    with path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise AjpqError(f"{path}: expected at most {MOST_BYTES:,} bytes")
-    return data
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise AjpqError(f"{path}: expected at most {MOST_BYTES:,} bytes, it has {size:,}")
+    return path.read_bytes()
 
 
 def _integrity(content: Content, sealed: str | None) -> str:

@@ -3,11 +3,14 @@
 import errno
 import json
 
+import numpy as np
 import pytest
 import torch
 
+from ajpq.packed import save
 from ajpq.runs.journal import Journal, encode_line
 from tests.e2e.commands import command, search
+from tests.test_packed import make_network
 
 
 def line_of(outcome):
@@ -108,6 +111,21 @@ def test_resuming_with_other_options_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["replay", "export", "report"])
 def test_commands_on_a_folder_that_is_no_run(tmp_path, name):
     assert "no run folder" in line_of(command(name, tmp_path / "nothing"))
+
+
+def test_checking_a_damaged_file_is_one_line(tmp_path):
+    path = save(make_network(np.random.default_rng(0), [("linear", (9,), [2, 4])]), tmp_path / "a")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert f"{path}: the packed file is damaged" in line_of(command("export", "--check", path))
+    assert "missing" in line_of(command("export", "--check", tmp_path / "missing"))
+
+
+def test_an_export_needs_something_to_export(tmp_path):
+    assert "name what to export" in line_of(command("export"))
+    assert "name what to export" in line_of(command("export", "run", "--check", "file"))
+    path = save(make_network(np.random.default_rng(0), [("linear", (9,), [2, 4])]), tmp_path / "a")
+    message = line_of(command("export", path, "--format", "policy", "--out", tmp_path / "out"))
+    assert "needs the run" in message
 
 
 def test_a_full_disk_is_one_line_and_resume_continues(tmp_path, monkeypatch):

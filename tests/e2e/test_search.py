@@ -224,3 +224,36 @@ def test_limits_bound_what_the_device_stores_and_holds(tmp_path):
         assert refused.returncode == 2
         assert expected in refused.stderr
     assert not (tmp_path / "other").exists()
+
+
+def test_an_export_has_a_card_and_can_be_checked(finished, tmp_path):
+    run, out = finished[0], tmp_path / "out"
+    formats = "policy,onnx,tflite,packed"
+    outcome = command("export", run, "--format", formats, "--out", out, "--license", "mit")
+    assert outcome.returncode == 0, outcome.stderr
+    result = json.loads((run / "result.json").read_text())
+    card = (out / "README.md").read_text()
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front["license"] == "mit"
+    (metric,) = front["model-index"][0]["results"][0]["metrics"]
+    assert metric["value"] == round(result["found"]["top1_test"], 4)
+    assert f"{result['baseline']['top1_test']:.2f} %" in card
+    assert "tiny-full" in card
+    assert str(run) not in card
+    checked = command("export", "--check", out)
+    assert checked.returncode == 0, checked.stderr
+    assert result["policy"] in checked.stdout
+    assert checked.stdout.count("fits its seal") == 2
+    whole = command("export", "--check", run)
+    assert whole.returncode == 0, whole.stderr
+    assert "run folder (search)" in whole.stdout
+
+
+def test_a_packed_file_is_exported_without_the_run(finished, tmp_path):
+    zoo, out = tmp_path / "zoo", tmp_path / "out"
+    assert command("export", finished[0], "--format", "packed", "--out", zoo).returncode == 0
+    outcome = command("export", zoo, "--format", "onnx,packed", "--out", out)
+    assert outcome.returncode == 0, outcome.stderr
+    assert (out / "model.ajpq").read_bytes() == (zoo / "model.ajpq").read_bytes()
+    before, after = ((f / "README.md").read_text() for f in (zoo, out))
+    assert before.split("## Files")[0] == after.split("## Files")[0]

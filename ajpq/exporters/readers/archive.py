@@ -11,14 +11,13 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from ajpq.exporters.readers.content import MOST_ITEMS, Content, Part, limited, plain
+from ajpq.exporters.readers.content import LARGEST_JSON, MOST_ITEMS, Content, Part, limited, plain
 from hw_models.errors import AjpqError
 
 COMMENT_BEGINS = b'{"ajpq"'
 _END, _END_BYTES = b"PK\5\6", 22
 _ENTRY = b"PK\1\2"
 _MOST_INFLATION = 20
-_LARGEST_JSON = 1 << 24
 _WEIGHTS = "weights_config.json"
 
 
@@ -89,7 +88,7 @@ def _kind(names: list[str]) -> str:
 def _parameters(archive: zipfile.ZipFile) -> Iterator[tuple[str, str]]:
     """File of a weight -> the parameter in it, where the archive tells."""
     for member in archive.infolist()[:MOST_ITEMS]:
-        if member.filename.endswith(_WEIGHTS) and member.file_size <= _LARGEST_JSON:
+        if member.filename.endswith(_WEIGHTS) and member.file_size <= LARGEST_JSON:
             config = json.loads(archive.read(member)).get("config", {})
             for parameter, entry in config.items():
                 yield str(entry.get("path_name", "")), str(parameter)

@@ -11,6 +11,8 @@ from hw_models.errors import AjpqError
 
 MOST_ITEMS = 200_000
 """More operators, tensors or fields in one list are no network that anyone exported."""
+LARGEST_JSON = 1 << 23
+"""Bytes of JSON that are parsed; some of it takes twenty times as much in memory."""
 _LONGEST_TEXT = 120
 
 

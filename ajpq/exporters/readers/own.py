@@ -12,12 +12,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from ajpq import packed
-from ajpq.exporters.readers.content import Content, Part, counted, limited, plain
+from ajpq.exporters.readers.content import LARGEST_JSON, Content, Part, counted, limited, plain
 from ajpq.policy import CompressionPolicy, LayerPolicy
 from hw_models.errors import AjpqError
 from hw_models.network import Edge, Operator
-
-_LARGEST_HEADER = 1 << 26
 
 
 def read_packed(data: bytes) -> Content:
@@ -65,6 +63,8 @@ def read_policy(data: bytes) -> Content:
     Raises:
         AjpqError: no policy, altered, or not byte for byte what ajpq writes.
     """
+    if len(data) > LARGEST_JSON:
+        raise AjpqError(f"it is no policy: expected at most {LARGEST_JSON:,} bytes")
     content = json.loads(data)
     stated = content.pop("hash", None)
     try:
@@ -104,8 +104,8 @@ def read_safetensors(data: bytes) -> Content:
         AjpqError: damaged.
     """
     length = int.from_bytes(data[:8], "little")
-    if length > min(len(data) - 8, _LARGEST_HEADER):
-        raise AjpqError("it is no safetensors file: its header is longer than the file")
+    if length > min(len(data) - 8, LARGEST_JSON):
+        raise AjpqError("it is no safetensors file: its header is too long")
     header = json.loads(data[8 : 8 + length])
     metadata = header.pop("__metadata__", {})
     limited(len(header), "tensors")
