@@ -84,7 +84,7 @@ def model_card(source: Source, prices: Sequence[Price], license: str | None) -> 
         else "",
         accuracies=_accuracies(result),
         costs=_costs(result),
-        prices=_prices(prices),
+        prices=_prices(prices, config.target if config else ""),
         layers=_layers(source.policy),
         widths=_width_summary(source.policy),
         license=license,
@@ -136,8 +136,8 @@ def _name(source: Source) -> str:
 
 def _checkpoint(config: ProblemConfig) -> str:
     if config.checkpoint is None:
-        return f"trained with the recipe `{config.base.name}` in the same run"
-    return f"the checkpoint `{shareable(config.checkpoint)}`"
+        return f"was trained with the recipe `{config.base.name}` in the same run"
+    return f"is the checkpoint `{shareable(config.checkpoint)}`"
 
 
 def _recipe(recipe: Mapping[str, Any]) -> str:
@@ -178,14 +178,19 @@ def _costs(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         row("packed file (original: float32 weights)", "packed_bytes", "B"),
         row("flash", "flash_bytes", "B"),
         row("peak of activations", "peak_activation_bytes", "B"),
-        row("energy", "energy_j", "J"),
+        ("energy", _energy(before.get("energy_j")), _energy(after.get("energy_j"))),
         row("MACs", "macs", ""),
         *bops,
     ]
     return [line for line in rows if line[2] != "n/a"]
 
 
-def _prices(prices: Sequence[Price]) -> list[tuple[str, ...]]:
+def _energy(joules: float | None) -> str:
+    return "n/a" if joules is None else f"{1e6 * joules:.4g} µJ"
+
+
+def _prices(prices: Sequence[Price], own_target: str) -> list[tuple[str, ...]]:
+    """Costs on the targets that the run is not about."""
     return [
         (
             price.target,
@@ -193,9 +198,10 @@ def _prices(prices: Sequence[Price]) -> list[tuple[str, ...]]:
             duration(price.baseline.latency_s if price.baseline else None),
             quantity(price.found.flash_bytes, "B"),
             quantity(price.found.peak_activation_bytes, "B"),
-            quantity(price.found.energy_j, "J"),
+            _energy(price.found.energy_j),
         )
         for price in prices
+        if price.target != own_target
     ]
 
 

@@ -74,7 +74,7 @@ def test_packed_by_layer(tmp_path):
     path = exported("packed", tmp_path)
     found = inspect(path)
     assert [part.name for part in found.parts] == PARTS
-    rows = "3 rows of 0 bits, 3 rows of 3 bits, 2 rows of 4 bits"
+    rows = "3 x pruned, 3 x 3 bit, 2 x 4 bit"
     assert by_name(found)["conv0"].constants == rows
     assert sum(p.stored_bytes for p in found.parts) + found.other_bytes == path.stat().st_size
     assert found.other_bytes > 0
@@ -83,7 +83,7 @@ def test_packed_by_layer(tmp_path):
 def test_policy(tmp_path):
     found = inspect(exported("policy", tmp_path))
     assert found.facts["hash"] == POLICY.hash
-    assert by_name(found)["conv"].constants == "8 rows of 4 bits"
+    assert by_name(found)["conv"].constants == "8 x 4 bit"
 
 
 def test_a_policy_without_a_hash_is_told(tmp_path):

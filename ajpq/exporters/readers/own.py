@@ -12,8 +12,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from ajpq import packed
-from ajpq.exporters.readers.content import LARGEST_JSON, Content, Part, counted, limited, plain
+from ajpq.exporters.readers.content import LARGEST_JSON, Content, Part, limited, plain
 from ajpq.policy import CompressionPolicy, LayerPolicy
+from ajpq.reporting.style import width_name
 from hw_models.errors import AjpqError
 from hw_models.network import Edge, Operator
 
@@ -48,8 +49,9 @@ def _operator(op: Operator, stored_bytes: int) -> Part:
 
 
 def widths(bits: np.ndarray) -> str:
-    """``3 rows of 0 bits, 13 rows of 4 bits``."""
-    return counted({f"rows of {b} bits": n for b, n in sorted(Counter(bits.tolist()).items())})
+    """``3 x pruned, 13 x 4 bit``, of the rows of a layer."""
+    counts = sorted(Counter(bits.tolist()).items())
+    return plain(", ".join(f"{rows} x {width_name(width)}" for width, rows in counts))
 
 
 def _edge(edge: Edge) -> str:
