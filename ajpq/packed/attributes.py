@@ -18,7 +18,7 @@ _Margins = Annotated[list[_Margin], Field(min_length=2, max_length=2)]
 
 def _known(function: str) -> str:
     if function not in ACTIVATIONS:
-        raise ValueError(f"no activation {function!r}")
+        raise ValueError(f"no activation {function[:40]!r}")
     return function
 
 

@@ -1,9 +1,10 @@
 """How much a packed file may claim to hold, checked before anything is allocated.
 
-A file of ``n`` bytes may hold ``2**26 + 128 n`` bytes of codes in memory, of which ``2**20 + 128 n``
-may be in the stream: the rest are zero rows, which cost nothing in a file. No real network is
-denser; :func:`ajpq.packed.pack` refuses those that are. Reading takes about five times the codes
-of the largest group at most.
+A file of ``n`` bytes may hold, in memory, ``2**26 + 128 n`` bytes of codes, of which
+``2**20 + 128 n`` are in its stream: the rest are zero rows, which cost nothing in a file. It may
+have ``2**16 + 2 n`` rows and a structure of 2 MiB. No real network comes near, and
+:func:`ajpq.packed.pack` refuses those that do. Reading takes about five times the codes in the
+stream beside the network itself.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ import zlib
 
 from ajpq.packed.container import damaged
 
-STRUCTURE_BYTES = 1 << 22
-"""The longest structure, as JSON; that of a ResNet-20 has 5 kB."""
+STRUCTURE_BYTES = 1 << 21
+"""The longest structure, as JSON; that of a ResNet-20 has 4 kB."""
 _PER_BYTE = 128
-_FREE_BYTES = 1 << 26
-_FREE_CODES = 1 << 20
+_FREE_BYTES, _FREE_CODES, _FREE_ROWS = 1 << 26, 1 << 20, 1 << 16
 
 
 def fits(size: int, held: int, coded: int, rows: int) -> bool:
@@ -30,7 +30,7 @@ def fits(size: int, held: int, coded: int, rows: int) -> bool:
     return (
         held <= _FREE_BYTES + _PER_BYTE * size
         and coded <= _FREE_CODES + _PER_BYTE * size
-        and rows <= _FREE_CODES + _PER_BYTE * size
+        and rows <= _FREE_ROWS + 2 * size
     )
 
 

@@ -25,10 +25,12 @@ _WEIGHTED = {"conv", "linear", "affine"}
 _Bits = Literal[2, 3, 4, 5, 6, 7, 8, 32]
 _Scale = Annotated[float, Field(gt=0, lt=2.0**127)] | Annotated[str, Field(max_length=32)]
 _Distance = Annotated[int, Field(gt=-(2**31), lt=2**31)]
-_Shape = list[Size]
-_Edge = tuple[str, _Shape, _Bits, bool, _Scale]
+_Name = Annotated[str, Field(max_length=1000)]
+_Shape = Annotated[list[Size], Field(max_length=8), FailFast()]
+_Distances = Annotated[list[_Distance], FailFast()]
+_Edge = tuple[_Name, _Shape, _Bits, bool, _Scale]
 _Operator = tuple[
-    str, str, Function | None, _Distance, list[_Distance], list[Any], _Shape, Literal[0, 1, 2]
+    _Name, str, Function | None, _Distance, _Distances, list[Any], _Shape, Literal[0, 1, 2]
 ]
 STORED = 2
 """``zero_rows`` of an operator whose zero rows have scales and biases in the file; where they all
@@ -51,7 +53,7 @@ class Structure(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    n: str
+    n: _Name
     i: _Distance
     x: _Distance
     e: Annotated[list[_Edge], FailFast()]
