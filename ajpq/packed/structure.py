@@ -139,8 +139,9 @@ def dump(network: Network) -> bytes:
 
 
 def _dump_edge(edge: Edge) -> list[Any]:
-    short = float(str(np.float32(edge.scale)))
-    same = float(np.float32(short)) == edge.scale
+    with np.errstate(over="ignore", under="ignore"):
+        short = float(str(np.float32(edge.scale)))
+        same = float(np.float32(short)) == edge.scale
     return [edge.name, edge.shape, edge.bits, edge.signed, short if same else edge.scale.hex()]
 
 
