@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ajpq.folding import folded, integer_rows, normalisation
 from ajpq.graph.channels import Masks, kept_channels
 from ajpq.graph.legality import check_legal
 from ajpq.graph.structure import LAYER_KINDS, Fusion, Graph, Node, layers
@@ -132,23 +133,16 @@ def _network(job: _Job, grids: Mapping[str, Edge], available: frozenset[str]) ->
     )
     names = dict.fromkeys([graph.input, *(op.output for op in operators)])
     edges = {name: _shrunk_edge(grids[name], job.kept[name]) for name in names}
-    operators = tuple(_with_integer_bias(operator, edges) for operator in operators)
+    operators = tuple(_with_integer_rows(operator, edges) for operator in operators)
     return Network(graph.name, graph.input, graph.output, edges, operators)
 
 
-def _with_integer_bias(operator: Operator, edges: Mapping[str, Edge]) -> Operator:
-    """Round biases to steps of the accumulator, ``scale_in * scales[o]``.
-
-    Integer hardware and every int8 file format add the bias to the accumulator; a bias between two
-    steps would be a promise that none of them keeps.
-    """
+def _with_integer_rows(operator: Operator, edges: Mapping[str, Edge]) -> Operator:
     weights, source = operator.weights, edges[operator.inputs[0]]
     if weights is None or weights.codes.dtype != np.int8 or source.bits == FLOAT_BITS:
         return operator
-    step = np.float32(source.scale) * weights.scales
-    steps = np.rint(np.divide(weights.bias, step, out=np.zeros_like(step), where=step != 0))
-    bias = np.where(step != 0, steps * step, weights.bias).astype(np.float32)
-    return replace(operator, weights=replace(weights, bias=bias))
+    scales, bias = integer_rows(weights.scales, weights.bias, source)
+    return replace(operator, weights=replace(weights, scales=scales, bias=bias))
 
 
 def _shrunk_edge(edge: Edge, kept: np.ndarray) -> Edge:
@@ -178,7 +172,7 @@ def _layer_weights(job: _Job, fusion: Fusion) -> Weights:
     node = fusion.node
     bits = job.policy.layers[node.name].bits
     rows = job.kept[node.output]
-    factor, offset = _folding(job, fusion)
+    factor, offset = folded(job.graph, job.tensors, fusion)
     codes, scales = _rows(job, node, bits)
     live = bits != 0
     scales = np.where(live, scales.astype(np.float64) * factor, 1.0)
@@ -208,31 +202,9 @@ def _rows(job: _Job, node: Node, bits: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return codes, scales
 
 
-def _folding(job: _Job, fusion: Fusion) -> tuple[np.ndarray, np.ndarray]:
-    """``[O]`` float64 factor and offset of BatchNorm and of the layer's own bias."""
-    bias = _values(job, fusion.node, "bias", 0.0)
-    if fusion.batchnorm is None:
-        return np.ones_like(bias), bias
-    factor, offset = _normalisation(job, fusion.batchnorm)
-    return factor, offset + bias * factor
-
-
-def _normalisation(job: _Job, node: Node) -> tuple[np.ndarray, np.ndarray]:
-    gamma, beta = _values(job, node, "weight", 1.0), _values(job, node, "bias", 0.0)
-    mean, variance = _values(job, node, "running_mean", 0.0), _values(job, node, "running_var", 1.0)
-    factor = gamma / np.sqrt(variance + node.attributes["eps"])
-    return factor, beta - mean * factor
-
-
-def _values(job: _Job, node: Node, role: str, default: float) -> np.ndarray:
-    if role in node.parameters:
-        return job.tensors[node.parameters[role]].detach().double().cpu().numpy()
-    return np.full(job.graph.shapes[node.output][0], default)
-
-
 def _affine_weights(job: _Job, node: Node) -> Weights:
     kept = job.kept[node.output]
-    factor, offset = _normalisation(job, node)
+    factor, offset = normalisation(job.graph, job.tensors, node)
     return _unit_rows(factor[kept], offset[kept])
 
 

@@ -9,7 +9,7 @@ everything else in the file on what is pruned; both are remembered. The answers 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -20,9 +20,12 @@ from ajpq.graph.channels import Masks
 from ajpq.graph.structure import Layer, layers
 from ajpq.packed import Frame, coded_bits, frame_of
 from ajpq.packed.codes import Group
+from ajpq.packed.layers import weighted
+from ajpq.packed.rows import class_counts, number_bits
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, direct_weights, network_of
 from ajpq.remembered import remembered_by_structure
+from ajpq.row_sizes import RowTable, all_rows, row_table
 from hw_models.network import FLOAT_BITS, Network
 
 _ANY_WIDTH = 8  # asked of the quantizer for rows whose codes are not used
@@ -41,12 +44,16 @@ class _Outside:
         operators: names of the operators with weights, in execution order.
         fixed: the row widths of those among them that are no layers.
         bits: of their codes.
+        counts: of the classes of their scales and biases.
+        rows: the classes of those of the layers.
     """
 
     frame: Frame
     operators: tuple[str, ...]
     fixed: dict[str, bytes]
     bits: float
+    counts: np.ndarray
+    rows: RowTable
 
 
 def code_bits(problem: Problem) -> CodeBits:
@@ -118,37 +125,45 @@ def packed_sizes(problem: Problem, bits_of: CodeBits) -> Callable[[CompressionPo
         bits_of: :func:`code_bits` of the same problem.
     """
     direct, own = direct_weights(problem), {layer.name: layer for layer in layers(problem.graph)}
-    outside = remembered_by_structure(
-        lambda policy: _outside(network_of(problem, policy, direct)), _FRAMES
-    )
+    known = {name: all_rows(problem, layer) for name, layer in own.items()}
+
+    def describe(policy: CompressionPolicy) -> _Outside:
+        network, kept = network_of(problem, policy, direct), outline(problem.graph, policy)[0]
+        sources = {op.name: network.edges[op.inputs[0]] for op in network.layers}
+        named = [own[name] for name in sources]
+        return _outside(network, row_table(named, known, kept, sources))
+
+    outside = remembered_by_structure(describe, _FRAMES)
 
     def size(policy: CompressionPolicy) -> int:
         kept, other = outline(problem.graph, policy)[0], outside(policy)
         named = [own[name] for name in other.operators if name in own]
         bits = sum(bits_of(policy).values())
         widths = {layer.name: _kept_widths(layer, policy, kept) for layer in named}
-        rows = b"".join(
+        row_widths = b"".join(
             other.fixed[name] if name in other.fixed else widths[name].tobytes()
             for name in other.operators
         )
         reals = sum(_reals(problem, layer, widths[layer.name], kept) for layer in named)
-        return other.frame.size(rows, reals, other.bits + bits)
+        live = np.concatenate([np.zeros(0, np.uint8), *widths.values()])
+        bits += number_bits(other.counts + other.rows.counts(live))
+        return other.frame.size(row_widths, reals, other.bits + bits)
 
     return size
 
 
-def _outside(network: Network) -> _Outside:
-    weighted = [op for op in network.operators if op.weights is not None]
+def _outside(network: Network, rows: RowTable) -> _Outside:
     layer_names = {op.name for op in network.layers}
-    others = {op.name: op.weights for op in weighted if op.name not in layer_names}
-    groups = [
-        (int(weights.bits[0]), weights.codes) for weights in others.values() if weights is not None
-    ]
+    operators = weighted(network)
+    others = [(op, weights) for op, weights in operators if op.name not in layer_names]
+    groups = [(int(weights.bits[0]), weights.codes) for _, weights in others]
     return _Outside(
         frame_of(network),
-        tuple(op.name for op in weighted),
-        {name: w.bits.astype(np.uint8).tobytes() for name, w in others.items() if w is not None},
+        tuple(op.name for op, _ in operators),
+        {op.name: weights.bits.astype(np.uint8).tobytes() for op, weights in others},
         float(coded_bits(groups).sum()),
+        class_counts(replace(network, operators=tuple(op for op, _ in others))),
+        rows,
     )
 
 

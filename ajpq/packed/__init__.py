@@ -1,22 +1,39 @@
-"""The packed file: the smallest form of a compressed network, version 1.
+"""The packed file: the smallest form of a compressed network, version 2.
 
-::
+Its loader needs torch, numpy, pydantic and constriction, and nothing of the search::
 
-    magic "AJPQ" | version u16 | zero u16 | crc32 u32 | four section lengths u32 x 4
-    header   zlib: JSON of edges and operators, then one width byte per weight row
-    floats   float32: scales and biases of the rows that are not zero rows
-    reals    float32: the values of 32-bit rows
-    codes    u32 words of one ANS stream: per layer and width, a histogram model and the codes
+    from ajpq.packed import load
+    from ajpq.reference import simulate
 
-All numbers are little-endian. The checksum covers everything behind it. Reading needs numpy,
-pydantic and constriction; nothing is unpickled.
+    logits = simulate(load(Path("model.ajpq")), images)   # [N, C, H, W] float32, normalised
+
+The frame, sections and checksum are those of :mod:`ajpq.packed.container`:
+
+- the *structure* as JSON (:mod:`ajpq.packed.structure`);
+- the *width* of every weight row;
+- one ANS *stream*: per layer and width a histogram model (:mod:`ajpq.packed.histograms`) and the
+  codes, then scales and biases as short numbers (:mod:`ajpq.packed.numbers`);
+- the *real values* of 32-bit rows.
+
+What a file says is checked before memory is taken for it (:mod:`ajpq.packed.limits`), and nothing
+is unpickled. Rows lie in the stream by width, and the widths put each back into its place. A
+network whose channels were permuted, as by :func:`hw_models.ordering.by_width`, needs nothing
+else: rows, columns, widths, scales and biases of all layers are permuted alike, and the network is
+stored and read back in the order that it has.
+
+Version 1 is still read (:mod:`ajpq.packed.version1`).
 """
 
+from ajpq.packed.breakdown import Breakdown, LayerBytes, breakdown
 from ajpq.packed.codes import coded_bits
-from ajpq.packed.file import Frame, estimated_bytes, frame_of, load, pack, save, unpack
+from ajpq.packed.estimate import Frame, estimated_bytes, frame_of
+from ajpq.packed.file import load, pack, save, unpack
 
 __all__ = [
+    "Breakdown",
     "Frame",
+    "LayerBytes",
+    "breakdown",
     "coded_bits",
     "estimated_bytes",
     "frame_of",

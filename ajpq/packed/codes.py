@@ -1,17 +1,22 @@
-"""Entropy coding of the codes: one ANS stream for the whole file."""
+"""Entropy coding: one ANS stream for the whole file.
+
+The stream holds groups, each with a histogram model of its own, and then bits as they are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import numpy as np
 from constriction import stream
 
 from ajpq.packed import histograms
+from ajpq.packed.container import damaged
 from ajpq.packed.histograms import LARGEST_LEVEL, VARIANTS, Model
-from hw_models.errors import AjpqError
+from ajpq.packed.numbers import Numbers, chunks, joined
 
+Coder = stream.stack.AnsCoder
 Group = tuple[int, np.ndarray]
 """Width, and the int8 codes of all rows of this width in one layer, in order."""
 
@@ -57,11 +62,19 @@ def _code_coder(model: Model) -> stream.model.Categorical:
     return stream.model.Categorical(table, perfect=False)
 
 
-def encode(groups: Iterable[Group]) -> bytes:
-    """Models and codes of all groups as little-endian words."""
+def encode(groups: Iterable[Group], numbers: Sequence[Numbers] = ()) -> bytes:
+    """Models and codes of all groups, then low bits, as little-endian words.
+
+    Args:
+        numbers: whose low bits to store; their classes are among the groups.
+    """
     groups = list(groups)
     _, models = _fitted(groups)
-    coder = stream.stack.AnsCoder()
+    coder = Coder()  # a stack: what is read first is written last
+    for own in reversed(numbers):
+        for bits, shift, those in reversed(chunks(own.low_bits)):
+            symbols = own.low[those] >> shift & 2**bits - 1
+            coder.encode_reverse(symbols.astype(np.int32), stream.model.Uniform(2**bits))
     for (bits, codes), model in reversed(list(zip(groups, models, strict=True))):
         symbols = codes.reshape(-1).astype(np.int32) + 2 ** (bits - 1)
         coder.encode_reverse(symbols, _code_coder(model))
@@ -71,8 +84,20 @@ def encode(groups: Iterable[Group]) -> bytes:
     return coder.get_compressed().astype("<u4").tobytes()
 
 
-def decode(data: bytes, sizes: Iterable[tuple[int, int]]) -> list[np.ndarray]:
-    """Inverse of :func:`encode`.
+def open_stream(data: bytes) -> Coder:
+    """A stream to read from.
+
+    Raises:
+        AjpqError: not whole words, or none that the coder could have written.
+    """
+    try:
+        return Coder(np.frombuffer(data, "<u4").astype(np.uint32))
+    except ValueError as error:
+        raise damaged(error) from error
+
+
+def decode_groups(coder: Coder, sizes: Iterable[tuple[int, int]]) -> list[np.ndarray]:
+    """The int8 codes of the next groups.
 
     Args:
         sizes: width and number of codes of every group.
@@ -80,21 +105,29 @@ def decode(data: bytes, sizes: Iterable[tuple[int, int]]) -> list[np.ndarray]:
     Raises:
         AjpqError: the stream does not belong to these groups.
     """
-    try:
-        coder = stream.stack.AnsCoder(np.frombuffer(data, "<u4").astype(np.uint32))
-    except ValueError as error:
-        raise AjpqError(f"the packed file is damaged: {error}") from error
-    found = [_decode_group(coder, bits, count) for bits, count in sizes]
+    return [_decode_group(coder, bits, count) for bits, count in sizes]
+
+
+def decode_low(coder: Coder, low_bits: np.ndarray) -> np.ndarray:
+    """The next low bits, uint32: so many for every number."""
+    return joined(low_bits, lambda bits, count: coder.decode(stream.model.Uniform(2**bits), count))
+
+
+def close_stream(coder: Coder) -> None:
+    """Check that nothing is left.
+
+    Raises:
+        AjpqError: the stream does not belong to what was read from it.
+    """
     if not coder.is_empty():
-        raise AjpqError("the packed file is damaged: codes are left over")
-    return found
+        raise damaged("codes are left over")
 
 
-def _decode_group(coder: stream.stack.AnsCoder, bits: int, count: int) -> np.ndarray:
+def _decode_group(coder: Coder, bits: int, count: int) -> np.ndarray:
     variant = int(coder.decode(stream.model.Uniform(len(VARIANTS))))
     steps = coder.decode(_step_coder(), histograms.bucket_count(bits, variant))
     levels = histograms.levels_of_steps(steps)
     if levels.min() < 0 or levels.max() > LARGEST_LEVEL:
-        raise AjpqError("the packed file is damaged: a histogram is impossible")
+        raise damaged("a histogram is impossible")
     symbols = coder.decode(_code_coder(Model(bits, variant, levels)), count)
     return (symbols - 2 ** (bits - 1)).astype(np.int8)

@@ -2,41 +2,62 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ajpq.files import write_atomically
-from ajpq.packed.codes import Group, coded_bits, decode, encode, stream_bytes
-from ajpq.packed.header import Header, build_network, dump_header, parse_header, stores_zero_rows
+from ajpq.packed import structure, version1
+from ajpq.packed.codes import encode
+from ajpq.packed.container import VERSION, Section, damaged, join, split, version_of
+from ajpq.packed.layers import (
+    Layer,
+    check_sizes,
+    groups_of,
+    layer_of,
+    layers_fit,
+    reals_of,
+    split_rows,
+    spread,
+    weighted,
+    widths_of,
+)
+from ajpq.packed.limits import STRUCTURE_BYTES, fits, inflate
+from ajpq.packed.rows import number_groups, numbers_of, read_rows, stores_zero_rows
 from hw_models.errors import AjpqError
-from hw_models.network import FLOAT_BITS, Network, Operator, Weights
-
-MAGIC = b"AJPQ"
-VERSION = 1
-_PREFIX = struct.Struct("<4sHHI")
-_LENGTHS = struct.Struct("<4I")
-_VALUES_PER_BYTE = 1500  # a code costs at least 0.0056 bits, see histograms.py
-_VALUES_FREE = 1 << 26  # zero rows cost no bytes: a small file may still hold this many values
-_ZLIB_RATIO = 1032  # what zlib can expand one byte to
+from hw_models.network import Network, Weights
 
 
 def pack(network: Network) -> bytes:
     """The packed file of a network.
 
     Raises:
-        AjpqError: codes that do not fit the width of their row, naming the operator.
+        AjpqError: codes that do not fit the width of their row, naming the operator, or something
+            else that the file cannot hold.
     """
-    sections = [_header_section(network), *_float_sections(network), encode(_groups(network))]
-    body = _LENGTHS.pack(*map(len, sections)) + b"".join(sections)
-    if sum(w.codes.size for w in _all_weights(network)) > _most_values(_PREFIX.size + len(body)):
-        raise AjpqError(f"network {network.name!r} is almost only zero rows: remove them first")
-    return _PREFIX.pack(MAGIC, VERSION, 0, zlib.crc32(body)) + body
+    text = structure.dump(network)
+    structure.parse(text)  # what could not be read is not written
+    numbers, operators = numbers_of(network), weighted(network)
+    groups = [group for op, weights in operators for group in groups_of(op.name, weights)]
+    data = join(
+        {
+            Section.STRUCTURE: zlib.compress(text, 9),
+            Section.WIDTHS: compressed_widths(widths_of(network)),
+            Section.STREAM: encode([*groups, *number_groups(numbers)], numbers),
+            Section.REALS: reals_of(network),
+        }
+    )
+    if not layers_fit([layer_of(weights) for _, weights in operators], len(data)):
+        raise AjpqError(f"network {network.name!r} is almost only zeros: remove zero rows first")
+    return data
+
+
+def compressed_widths(widths: bytes) -> bytes:
+    """The section of row widths."""
+    return zlib.compress(widths, 9) if widths else b""
 
 
 def unpack(data: bytes) -> Network:
@@ -45,52 +66,15 @@ def unpack(data: bytes) -> Network:
     Raises:
         AjpqError: no packed file, another version, or damaged.
     """
-    header_section, floats, reals, codes = _split(data)
-    header, widths = _read_header(header_section)
-    layers = _layers(header, widths)
-    _check_sizes(layers, len(data), len(floats), len(reals))
-    return build_network(header, _read_weights(layers, floats, reals, codes))
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What a packed file holds beside its codes and the widths of their rows.
-
-    Attributes:
-        header: the structure as JSON.
-        floats: number of scales and biases.
-    """
-
-    header: bytes
-    floats: int
-
-    def size(self, widths: bytes, reals: int, bits: float) -> int:
-        """Estimated bytes of the file.
-
-        Args:
-            widths: one per weight row, operators in execution order.
-            reals: number of 32-bit weights.
-            bits: of the codes and their histograms.
-        """
-        fixed = _PREFIX.size + _LENGTHS.size + len(_compressed(self.header, widths))
-        return fixed + 4 * self.floats + 4 * reals + stream_bytes(bits)
-
-
-def frame_of(network: Network) -> Frame:
-    """What stays the same while live rows change their widths."""
-    floats = 2 * sum(int(_stored_rows(weights).sum()) for weights in _all_weights(network))
-    return Frame(dump_header(network), floats)
-
-
-def estimated_bytes(network: Network) -> int:
-    """``len(pack(network))`` within 0.1 %, from histograms and without coding."""
-    reals = sum(
-        int((w.bits == FLOAT_BITS).sum()) * int(np.prod(w.codes.shape[1:]))
-        for w in _all_weights(network)
-    )
-    return frame_of(network).size(
-        _widths(network), reals, float(coded_bits(_groups(network)).sum())
-    )
+    version = version_of(data)
+    if version == version1.VERSION:
+        return version1.unpack(data)
+    if version != VERSION:
+        raise AjpqError(
+            f"the packed file has version {version}, this program reads "
+            f"{version1.VERSION} and {VERSION}"
+        )
+    return _unpack(split(data), len(data))
 
 
 def save(network: Network, path: Path) -> Path:
@@ -105,177 +89,59 @@ def load(path: Path) -> Network:
     Raises:
         AjpqError: missing, or see :func:`unpack`.
     """
+    return unpack(read(path))
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a packed file.
+
+    Raises:
+        AjpqError: it cannot be read.
+    """
     try:
-        return unpack(path.read_bytes())
+        return path.read_bytes()
     except OSError as error:
         raise AjpqError(f"cannot read the packed file {path}: {error.strerror}") from error
 
 
-def _all_weights(network: Network) -> Iterator[Weights]:
-    return (op.weights for op in network.operators if op.weights is not None)
+def _unpack(sections: Mapping[int, bytes], size: int) -> Network:
+    parsed = structure.parse(inflate(sections[Section.STRUCTURE], STRUCTURE_BYTES))
+    layers = _layers(parsed, sections[Section.WIDTHS], size)
+    check_sizes(layers, size, len(sections[Section.REALS]))
+    weights = _read_weights(parsed, layers, sections)
+    operators = [
+        replace(op, weights=weights.get(place)) for place, op in enumerate(parsed.network.operators)
+    ]
+    return replace(parsed.network, operators=tuple(operators))
 
 
-def _stored_rows(weights: Weights) -> np.ndarray:
-    """``[O]`` bool: rows whose scale and bias the file holds."""
-    if stores_zero_rows(weights):
-        return np.ones(len(weights.bits), dtype=bool)
-    return weights.bits > 0
-
-
-def _header_section(network: Network) -> bytes:
-    return _compressed(dump_header(network), _widths(network))
-
-
-def _widths(network: Network) -> bytes:
-    return b"".join(w.bits.astype(np.uint8).tobytes() for w in _all_weights(network))
-
-
-def _compressed(header: bytes, widths: bytes) -> bytes:
-    return zlib.compress(struct.pack("<I", len(header)) + header + widths, 9)
-
-
-def _float_sections(network: Network) -> tuple[bytes, bytes]:
-    floats, reals = [], []
-    for weights in _all_weights(network):
-        stored = _stored_rows(weights)
-        floats += [weights.scales[stored], weights.bias[stored]]
-        reals.append(weights.codes[weights.bits == FLOAT_BITS].reshape(-1))
-    return _bytes(floats), _bytes(reals)
-
-
-def _bytes(arrays: list[np.ndarray]) -> bytes:
-    return b"".join(array.astype("<f4").tobytes() for array in arrays)
-
-
-def _groups(network: Network) -> Iterator[Group]:
-    for op in network.operators:
-        if op.weights is not None:
-            yield from _layer_groups(op, op.weights)
-
-
-def _layer_groups(op: Operator, weights: Weights) -> Iterator[Group]:
-    """The codes of one operator by width; zero rows must be zero and are not stored."""
-    for bits in np.unique(weights.bits).tolist():
-        if bits == FLOAT_BITS:
-            continue
-        rows = weights.codes[weights.bits == bits]
-        least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if bits else (0, 0)
-        codes = rows.astype(np.int8)
-        if rows.min() < least or rows.max() > most or (codes != rows).any():
-            raise AjpqError(f"operator {op.name!r} has codes that do not fit {bits} bits")
-        if bits:
-            yield bits, codes
-
-
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """One operator with weights, as the header describes it."""
-
-    position: int
-    shape: tuple[int, ...]
-    bits: np.ndarray
-    stored: np.ndarray
-
-    @property
-    def row_size(self) -> int:
-        size = 1
-        for length in self.shape[1:]:
-            size *= length
-        return size
-
-    @property
-    def groups(self) -> list[tuple[int, int]]:
-        """Width and number of codes, in the order of the stream."""
-        widths, rows = np.unique(self.bits, return_counts=True)
-        pairs = zip(widths.tolist(), rows.tolist(), strict=True)
-        return [(bits, count * self.row_size) for bits, count in pairs if 0 < bits < FLOAT_BITS]
-
-    @property
-    def reals(self) -> int:
-        return int((self.bits == FLOAT_BITS).sum()) * self.row_size
-
-
-def _most_values(data: int) -> int:
-    """How many weights a file of this length may claim to hold."""
-    return max(_VALUES_PER_BYTE * data, _VALUES_FREE)
-
-
-def _split(data: bytes) -> list[bytes]:
-    start = _PREFIX.size + _LENGTHS.size
-    if len(data) < start or data[:4] != MAGIC:
-        raise AjpqError("this is not a packed file: it does not begin with AJPQ")
-    _, version, reserved, checksum = _PREFIX.unpack_from(data)
-    if version != VERSION or reserved:
-        raise AjpqError(f"the packed file has version {version}, this program reads {VERSION}")
-    lengths = _LENGTHS.unpack_from(data, _PREFIX.size)
-    if zlib.crc32(data[_PREFIX.size :]) != checksum or start + sum(lengths) != len(data):
-        raise AjpqError("the packed file is damaged: its checksum does not match")
-    ends = np.cumsum([start, *lengths]).tolist()
-    return [data[a:b] for a, b in pairwise(ends)]
-
-
-def _read_header(section: bytes) -> tuple[Header, np.ndarray]:
-    """The structure, and one width per weight row."""
-    try:
-        text = zlib.decompressobj().decompress(section, _ZLIB_RATIO * len(section))
-    except zlib.error as error:
-        raise AjpqError(f"the packed file is damaged: {error}") from error
-    length = int.from_bytes(text[:4], "little")
-    if not 4 + length <= len(text):
-        raise AjpqError("the packed file is damaged: its header is cut off")
-    return parse_header(text[4 : 4 + length]), np.frombuffer(text[4 + length :], np.uint8)
-
-
-def _layers(header: Header, widths: np.ndarray) -> list[_Layer]:
-    found, start = [], 0
-    for position, (*_, shape, zero_rows) in enumerate(header.o):
-        if shape:
-            bits = widths[start : start + shape[0]]
-            start += shape[0]
-            found.append(_Layer(position, tuple(shape), bits, (bits > 0) | (zero_rows == 1)))
-    if start != len(widths) or not np.isin(widths, [*range(9), FLOAT_BITS]).all():
-        raise AjpqError("the packed file is damaged: its row widths are impossible")
-    return found
-
-
-def _check_sizes(layers: list[_Layer], data: int, floats: int, reals: int) -> None:
-    """Nothing is allocated before the claimed sizes agree with the length of the file."""
-    values = sum(len(layer.bits) * layer.row_size for layer in layers)
-    wanted_floats = 8 * sum(int(layer.stored.sum()) for layer in layers)
-    wanted_reals = 4 * sum(layer.reals for layer in layers)
-    if (floats, reals) != (wanted_floats, wanted_reals) or values > _most_values(data):
-        raise AjpqError("the packed file is damaged: its sizes contradict each other")
+def _layers(parsed: structure.Parsed, widths: bytes, size: int) -> list[Layer]:
+    rows = sum(shape[0] for shape in parsed.shapes.values())
+    if not fits(size, 0, 0, rows) or bool(rows) != bool(widths):
+        raise damaged(f"{rows} weight rows are impossible")
+    return split_rows(parsed.shapes.values(), inflate(widths, rows) if rows else b"")
 
 
 def _read_weights(
-    layers: list[_Layer], floats: bytes, reals: bytes, codes: bytes
+    parsed: structure.Parsed, layers: list[Layer], sections: Mapping[int, bytes]
 ) -> dict[int, Weights]:
-    float_values, real_values = np.frombuffer(floats, "<f4"), np.frombuffer(reals, "<f4")
-    groups = iter(decode(codes, [group for layer in layers for group in layer.groups]))
+    operators = [parsed.network.operators[place] for place in parsed.shapes]
+    stored = [
+        (layer.bits > 0) | stores_zero_rows(kind)
+        for layer, kind in zip(layers, parsed.zero_rows.values(), strict=True)
+    ]
+    sources = [parsed.network.edges[op.inputs[0]].scale for op in operators]
+    groups, scales, biases = read_rows(sections[Section.STREAM], layers, stored, sources)
+    reals = np.frombuffer(sections[Section.REALS], "<f4").astype(np.float32)
+    own_reals = np.split(reals, np.cumsum([layer.reals for layer in layers])[:-1])
     found: dict[int, Weights] = {}
-    for layer in layers:
-        stored = int(layer.stored.sum())
-        scales, bias, float_values = np.split(float_values, [stored, 2 * stored])
-        own_reals, real_values = np.split(real_values, [layer.reals])
-        found[layer.position] = Weights(
-            _place_codes(layer, groups, own_reals),
-            _place_rows(layer, scales),
+    for number, place in enumerate(parsed.shapes):
+        layer, rows = layers[number], stored[number]
+        fill = 0 if stores_zero_rows(parsed.zero_rows[place]) else parsed.zero_rows[place]
+        found[place] = Weights(
+            layer.place(groups, own_reals[number]),
+            spread(rows, scales[number], fill),
             layer.bits.copy(),
-            _place_rows(layer, bias),
+            spread(rows, biases[number], 0),
         )
     return found
-
-
-def _place_rows(layer: _Layer, values: np.ndarray) -> np.ndarray:
-    rows = np.zeros(len(layer.bits), dtype=np.float32)
-    rows[layer.stored] = values
-    return rows
-
-
-def _place_codes(layer: _Layer, groups: Iterator[np.ndarray], reals: np.ndarray) -> np.ndarray:
-    is_real = layer.bits == FLOAT_BITS
-    codes = np.zeros(layer.shape, dtype=np.float32 if is_real.any() else np.int8)
-    for bits, _ in layer.groups:
-        codes[layer.bits == bits] = next(groups).reshape(-1, *layer.shape[1:])
-    codes[is_real] = reals.reshape(-1, *layer.shape[1:])
-    return codes

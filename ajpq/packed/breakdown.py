@@ -1,0 +1,137 @@
+"""Where the bytes of a packed file are, and how few its contents could take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ajpq.packed.codes import coded_bits
+from ajpq.packed.container import VERSION, Section, frame_bytes, split, version_of
+from ajpq.packed.file import read, unpack
+from ajpq.packed.layers import groups_of, layer_of, weighted
+from ajpq.packed.numbers import Numbers
+from ajpq.packed.rows import numbers_of, stored_rows
+from hw_models.errors import AjpqError
+from hw_models.network import Weights
+
+
+@dataclass(frozen=True)
+class LayerBytes:
+    """Bytes of one operator with weights; ``reals`` are the values of 32-bit rows."""
+
+    name: str
+    codes: int
+    scales: int
+    biases: int
+    widths: int
+    reals: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.codes + self.scales + self.biases + self.widths + self.reals
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """The bytes of a file; ``header`` and the layers' totals add up to its size exactly.
+
+    Attributes:
+        header: checksum, table of sections, and the compressed structure.
+        layers: operators with weights, in execution order.
+        entropy_bytes: what the contents beside the header would take if every symbol took its
+            empirical entropy and the decoder knew all histograms. Symbols and their groups are:
+            the codes of each layer and width; the widths of each layer's rows; and, over the whole
+            file, the classes of scales and those of biases (:mod:`ajpq.packed.numbers`), whose low
+            bits count as they are. A value of a 32-bit row takes 4 bytes.
+    """
+
+    header: int
+    layers: tuple[LayerBytes, ...]
+    entropy_bytes: float
+
+    @property
+    def total(self) -> int:
+        """Bytes of the file."""
+        return self.header + sum(layer.total for layer in self.layers)
+
+
+def breakdown(file: bytes | Path) -> Breakdown:
+    """Where the bytes of a packed file are.
+
+    Sections that layers share are divided in whole bytes: the stream in proportion to the bits
+    that each layer's codes (with their histograms), scales and biases take by their share of it,
+    and the compressed widths in proportion to the rows.
+
+    Raises:
+        AjpqError: see :func:`ajpq.packed.unpack`; or a file of version 1, which is not so divided.
+    """
+    data = read(file) if isinstance(file, Path) else file
+    if version_of(data) != VERSION:
+        raise AjpqError(
+            f"only packed files of version {VERSION} are broken down: load this one, of version "
+            f"{version_of(data)}, and save it again"
+        )
+    network, sections = unpack(data), split(data)
+    operators, (scales, biases) = weighted(network), numbers_of(network)
+    counts = [int(stored_rows(weights).sum()) for _, weights in operators]
+    bits = [
+        [float(coded_bits(groups_of(op.name, weights)).sum()) for op, weights in operators],
+        _by_layer(scales, counts),
+        _by_layer(biases, counts),
+    ]
+    stream = _divided(len(sections[Section.STREAM]), [part for kind in bits for part in kind])
+    rows = [len(weights.bits) for _, weights in operators]
+    widths = _divided(len(sections[Section.WIDTHS]), rows)
+    layers, count = [], len(operators)
+    for place, (op, weights) in enumerate(operators):
+        reals = 4 * layer_of(weights).reals
+        layers.append(LayerBytes(op.name, *stream[place::count], widths[place], reals))
+    filled = sum(1 for content in sections.values() if content)
+    return Breakdown(
+        frame_bytes(filled) + len(sections[Section.STRUCTURE]),
+        tuple(layers),
+        (sum(_content_bits(op.name, own) for op, own in operators) + sum(bits[1] + bits[2])) / 8,
+    )
+
+
+def _content_bits(name: str, weights: Weights) -> float:
+    """Entropy of the codes, widths and real values of one operator."""
+    coded = sum(entropy_bits(codes) for _, codes in groups_of(name, weights))
+    return coded + entropy_bits(weights.bits) + 32 * layer_of(weights).reals
+
+
+def entropy_bits(symbols: np.ndarray) -> float:
+    """Empirical entropy of all symbols together."""
+    return float(_surprise(symbols.reshape(-1)).sum())
+
+
+def _surprise(symbols: np.ndarray) -> np.ndarray:
+    """``[N]`` bits of each symbol, by how often it occurs among all."""
+    _, place, counts = np.unique(symbols, return_inverse=True, return_counts=True)
+    bits: np.ndarray = np.log2(max(len(symbols), 1) / counts)[place]
+    return bits
+
+
+def _by_layer(numbers: Numbers, counts: Sequence[int]) -> list[float]:
+    """Bits of the numbers of each layer."""
+    bits = _surprise(numbers.classes) + numbers.low_bits
+    ends = np.cumsum([0, *counts])
+    return [float(bits[a:b].sum()) for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def _divided(total: int, weights: Sequence[float]) -> list[int]:
+    """Whole numbers that add up to ``total``, nearly in proportion: by largest remainders."""
+    whole = sum(weights)
+    if not whole:
+        return [0] * len(weights)
+    shares = [total * weight / whole for weight in weights]
+    found = [math.floor(share) for share in shares]
+    order = sorted(range(len(shares)), key=lambda place: found[place] - shares[place])
+    for place in order[: total - sum(found)]:
+        found[place] += 1
+    return found
