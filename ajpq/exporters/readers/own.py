@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,8 @@ from ajpq.reporting.style import width_name
 from hw_models.errors import AjpqError
 from hw_models.network import Edge, Operator
 
+_NOT_BROKEN_DOWN = 1  # the version whose bytes nobody divides among layers
+
 
 def read_packed(data: bytes) -> Content:
     """Read a packed file: its codes are decoded, which also shows that they are sound.
@@ -25,11 +26,13 @@ def read_packed(data: bytes) -> Content:
     Raises:
         AjpqError: damaged.
     """
-    network = packed.unpack(data)
-    sizes: Mapping[str, int] = getattr(packed, "breakdown", lambda data: {})(data)
+    network, version = packed.unpack(data), int.from_bytes(data[4:6], "little")
+    sizes = {}
+    if version > _NOT_BROKEN_DOWN:
+        sizes = {layer.name: layer.total for layer in packed.breakdown(data).layers}
     parts = [_operator(op, sizes.get(op.name, 0)) for op in network.operators]
     return Content(
-        f"packed network, version {int.from_bytes(data[4:6], 'little')}",
+        f"packed network, version {version}",
         {
             "network": plain(network.name),
             "inputs": _edge(network.edges[network.input]),
