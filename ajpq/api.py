@@ -340,7 +340,7 @@ def export(
     check_card_place(out)
     packed = packed_file(run)
     source = packed_source(packed) if packed else _finished_source(run)
-    return write_files(source, formats, out, license)
+    return write_files(source, {name: EXPORTERS[name] for name in formats}, out, license)
 
 
 def _finished_source(run_dir: Path) -> Source:

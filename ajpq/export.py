@@ -7,11 +7,10 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from ajpq import cli
-from ajpq.exporters.check import Inspection, files_in, inspect
+from ajpq.exporters.check import files_in, inspect
+from ajpq.reporting.inspected import print_inspection
 from hw_models.errors import AjpqError
 
 
@@ -52,36 +51,11 @@ def _check(path: Path) -> None:
     refused = []
     for file in files_in(path):
         try:
-            _show(inspect(file))
+            print_inspection(inspect(file), Console())
         except AjpqError as error:
             refused.append(str(error))
     if refused:
         raise AjpqError("; ".join(refused))
-
-
-def _show(found: Inspection) -> None:
-    console = Console()
-    facts = {
-        "format": found.format,
-        "bytes": f"{found.size:,}",
-        "integrity": found.integrity,
-        **found.facts,
-    }
-    console.print(escape(str(found.path)), style="bold", soft_wrap=True)
-    for key, value in facts.items():
-        console.print(f"  {key}: {value}", markup=False, highlight=False, soft_wrap=True)
-    table = Table("part", "what it is", "constants")
-    table.add_column("bytes", justify="right")
-    table.add_column("share", justify="right")
-    for part in found.parts:
-        cells = map(escape, (part.name, part.kind, part.constants))
-        table.add_row(*cells, *_size(part.stored_bytes, found.size))
-    table.add_row("everything else", "", "", *_size(found.other_bytes, found.size))
-    console.print(table)
-
-
-def _size(count: int, total: int) -> tuple[str, str]:
-    return f"{count:,}", f"{100 * count / max(total, 1):.1f} %"
 
 
 if __name__ == "__main__":

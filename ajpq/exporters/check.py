@@ -18,7 +18,8 @@ from hw_models.errors import AjpqError
 
 MOST_BYTES = (1 << 31) - 1
 """Neither an ONNX nor a TensorFlow Lite file can be larger."""
-CARD = "README.md"
+COMPANIONS = frozenset(["README.md", "verified.json"])
+"""What an export leaves beside its files: the card, and what a verifier said."""
 _MOST_FILES = 1000
 
 
@@ -81,7 +82,9 @@ def files_in(path: Path) -> list[Path]:
     """
     if not path.is_dir() or (path / "config.yaml").exists():
         return [path]
-    found = sorted(entry for entry in path.iterdir() if entry.is_file() and entry.name != CARD)
+    found = sorted(
+        entry for entry in path.iterdir() if entry.is_file() and entry.name not in COMPANIONS
+    )
     if not 0 < len(found) <= _MOST_FILES:
         raise AjpqError(f"expected 1 to {_MOST_FILES} files in {path}, found {len(found)}")
     return found

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from ajpq.exporters.readers import Kind, kind_of
-from ajpq.exporters.readers.archive import with_comment
+from ajpq.exporters.readers.archive import with_comment, without_comment
 from ajpq.exporters.readers.onnx_file import METADATA_FIELD, METADATA_KEY
-from ajpq.exporters.readers.protobuf import delimited
-from ajpq.exporters.tflite_metadata import with_metadata
+from ajpq.exporters.readers.protobuf import delimited, without_first_field
+from ajpq.exporters.tflite_metadata import with_metadata, without_metadata
 from ajpq.files import write_atomically
 from hw_models.errors import AjpqError
 
@@ -62,6 +62,12 @@ def sealed(data: bytes, statement: Mapping[str, Any]) -> bytes:
     filled = place(data, text.encode())
     start = filled.index(MARKER) + len(MARKER)
     return filled[:start] + _digest(filled, start) + filled[start + _DIGITS :]
+
+
+def unsealed(data: bytes) -> bytes:
+    """The file as it was before it was sealed; a file without a seal as it is."""
+    remove = _REMOVED.get(kind_of(data))
+    return data if remove is None or seal_of(data) is None else remove(data)
 
 
 def seal_of(data: bytes) -> str | None:
@@ -96,4 +102,9 @@ _PLACES: Mapping[Kind, Callable[[bytes, bytes], bytes]] = {
     "onnx": _in_onnx,
     "tflite": with_metadata,
     "zip": with_comment,
+}
+_REMOVED: Mapping[Kind, Callable[[bytes], bytes]] = {
+    "onnx": without_first_field,
+    "tflite": without_metadata,
+    "zip": without_comment,
 }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import flatbuffers
 
 from ajpq.exporters.readers.flatbuffer import root
 from ajpq.exporters.readers.tflite_file import BUFFERS, METADATA, METADATA_NAME, SLOTS
+from hw_models.errors import AjpqError
 
 _IDENTIFIER = b"TFL3"
+_HEAD = 8  # root and identifier
 _ALIGNMENT = 16  # constants may be read in place
 _VERSION = 0
 
@@ -66,3 +69,17 @@ def _vector(builder: flatbuffers.Builder, offsets: Sequence[int]) -> int:
     for offset in reversed(offsets):
         builder.PrependUOffsetTRelative(offset)
     return int(builder.EndVector())
+
+
+def without_metadata(data: bytes) -> bytes:
+    """Inverse of :func:`with_metadata`: the file that stands behind the block.
+
+    Raises:
+        AjpqError: there is none.
+    """
+    for match in re.finditer(_IDENTIFIER, data[_HEAD:]):
+        start = match.start() + _HEAD - 4
+        length = int.from_bytes(data[start - 4 : start], "little")
+        if start % _ALIGNMENT == 0 and 0 <= len(data) - start - length < _ALIGNMENT:
+            return data[start : start + length]
+    raise AjpqError("it holds no other TensorFlow Lite file")

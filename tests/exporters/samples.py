@@ -31,16 +31,22 @@ def source() -> Source:
 
 def exported(name: str, folder: Path) -> Path | None:
     """A sealed file of a format; None where a package for it is not installed."""
+    path = written(name, folder)
+    if path is not None:
+        seal(path, statement(source()))
+    return path
+
+
+def written(name: str, folder: Path) -> Path | None:
+    """The same before it is sealed."""
     of = source()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        path = EXPORTERS[name](of.network, of.policy, folder)
+        return EXPORTERS[name](of.network, of.policy, folder)
     except AjpqError as error:
         if "pip install" not in str(error):
             raise
         return None
-    seal(path, statement(of))
-    return path
 
 
 def archive(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:

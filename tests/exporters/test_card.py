@@ -10,6 +10,7 @@ import yaml
 
 from ajpq import api
 from ajpq.config import load_compress_config
+from ajpq.exporters import EXPORTERS
 from ajpq.exporters.card import front_matter, model_card, write_card
 from ajpq.exporters.check import inspect
 from ajpq.exporters.pricing import Price, prices
@@ -122,10 +123,10 @@ def test_tables_keep_their_columns(run):
 
 
 def test_every_file_is_listed_with_its_size_and_how_to_load_it(run, tmp_path):
-    paths = write_files(run, ["packed", "onnx", "tflite", "policy"], tmp_path / "out")
+    paths = write_files(run, EXPORTERS, tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
     for path in paths:
-        assert re.search(rf"\| `{path.name}` \| \w+ \| {path.stat().st_size:,} \|", text)
+        assert re.search(rf"\| `{path.name}` \| [\w-]+ \| {path.stat().st_size:,} \|", text)
     for word in ("ajpq.packed", "onnxruntime", "ai_edge_litert", "load_policy"):
         assert word in text
     assert "fit" in inspect(paths[0]).integrity

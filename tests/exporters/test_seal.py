@@ -14,20 +14,20 @@ from tflite.Model import Model
 
 from ajpq.exporters import EXPORTERS
 from ajpq.exporters.check import inspect
-from ajpq.exporters.seal import seal, seal_of, sealed
+from ajpq.exporters.seal import seal, seal_of, sealed, unsealed
 from ajpq.exporters.verify import run_onnx, run_tflite
 from hw_models.errors import AjpqError
 from hw_models.vela import Device, ask_vela
 from tests.exporters.calibrated_builder import random_images
-from tests.exporters.samples import POLICY, exported, small_network
+from tests.exporters.samples import POLICY, exported, small_network, written
 
 STATEMENT = {"ajpq": "1.2.3", "policy": "0123456789abcdef", "top1_test": 91.5}
 U55 = Device("ethos-u55-128", "Ethos_U55_High_End_Embedded", "Shared_Sram")
 
 
 @pytest.fixture(scope="module")
-def unsealed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("unsealed")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound")
     return {name: EXPORTERS[name](small_network(), POLICY, folder) for name in ("onnx", "tflite")}
 
 
@@ -50,8 +50,8 @@ def resealed(path, folder):
 
 
 @pytest.mark.parametrize("name", ["onnx", "tflite"])
-def test_the_digest_is_that_of_the_file_with_zeros_in_its_place(name, unsealed, tmp_path):
-    data = resealed(unsealed[name], tmp_path).read_bytes()
+def test_the_digest_is_that_of_the_file_with_zeros_in_its_place(name, sound, tmp_path):
+    data = resealed(sound[name], tmp_path).read_bytes()
     (digits,) = re.findall(rb"ajpq-sha256:([0-9a-f]{64})", data)
     blank = data.replace(digits, b"0" * 64)
     assert len(blank) == len(data)
@@ -59,14 +59,28 @@ def test_the_digest_is_that_of_the_file_with_zeros_in_its_place(name, unsealed, 
 
 
 @pytest.mark.parametrize("name", ["onnx", "tflite"])
-def test_behind_the_seal_stands_the_file_as_it_was(name, unsealed, tmp_path):
-    before, after = unsealed[name].read_bytes(), resealed(unsealed[name], tmp_path).read_bytes()
+def test_behind_the_seal_stands_the_file_as_it_was(name, sound, tmp_path):
+    before, after = sound[name].read_bytes(), resealed(sound[name], tmp_path).read_bytes()
     assert after.endswith(before)
     assert len(after) < len(before) + 1200
 
 
-def test_onnx_finds_the_statement_and_computes_the_same(unsealed, tmp_path):
-    path = resealed(unsealed["onnx"], tmp_path)
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_a_seal_can_be_taken_away_again(name, tmp_path):
+    path = written(name, tmp_path)
+    if path is not None:
+        before = path.read_bytes()
+        assert unsealed(sealed(before, STATEMENT)) == unsealed(before) == before
+
+
+def test_a_tflite_file_of_any_length_can_be_sealed(sound, tmp_path):
+    for more in range(1, 16):
+        data = sound["tflite"].read_bytes() + bytes(range(more))
+        assert unsealed(sealed(data, STATEMENT)) == data
+
+
+def test_onnx_finds_the_statement_and_computes_the_same(sound, tmp_path):
+    path = resealed(sound["onnx"], tmp_path)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     (entry,) = model.metadata_props
@@ -74,24 +88,24 @@ def test_onnx_finds_the_statement_and_computes_the_same(unsealed, tmp_path):
     found = json.loads(entry.value)
     assert STATEMENT.items() <= found.items()
     del model.metadata_props[:]
-    assert model == onnx.load(unsealed["onnx"])
+    assert model == onnx.load(sound["onnx"])
     images = random_images(20)
-    assert np.array_equal(run_onnx(path, [images]), run_onnx(unsealed["onnx"], [images]))
+    assert np.array_equal(run_onnx(path, [images]), run_onnx(sound["onnx"], [images]))
 
 
-def test_tflite_finds_the_statement_and_computes_the_same(unsealed, tmp_path):
-    path = resealed(unsealed["tflite"], tmp_path)
+def test_tflite_finds_the_statement_and_computes_the_same(sound, tmp_path):
+    path = resealed(sound["tflite"], tmp_path)
     model = Model.GetRootAs(path.read_bytes())
     (entry,) = (model.Metadata(number) for number in range(model.MetadataLength()))
     assert entry.Name() == b"ajpq"
     found = json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
     assert STATEMENT.items() <= found.items()
     images = random_images(20)
-    assert np.array_equal(run_tflite(path, [images]), run_tflite(unsealed["tflite"], [images]))
+    assert np.array_equal(run_tflite(path, [images]), run_tflite(sound["tflite"], [images]))
 
 
-def test_constants_stay_aligned(unsealed, tmp_path):
-    data = resealed(unsealed["tflite"], tmp_path).read_bytes()
+def test_constants_stay_aligned(sound, tmp_path):
+    data = resealed(sound["tflite"], tmp_path).read_bytes()
     model = Model.GetRootAs(data)
     buffers = [model.Buffers(number) for number in range(model.BuffersLength())]
     constants = [b.DataAsNumpy() for b in buffers[:-1] if b.DataLength()]
@@ -100,9 +114,9 @@ def test_constants_stay_aligned(unsealed, tmp_path):
     assert {(array.ctypes.data - base) % 16 for array in constants} == {0}
 
 
-def test_vela_compiles_the_sealed_file_to_the_same_figures(unsealed, tmp_path):
-    path = resealed(unsealed["tflite"], tmp_path)
-    before, after = (ask_vela(p.read_bytes(), U55) for p in (unsealed["tflite"], path))
+def test_vela_compiles_the_sealed_file_to_the_same_figures(sound, tmp_path):
+    path = resealed(sound["tflite"], tmp_path)
+    before, after = (ask_vela(p.read_bytes(), U55) for p in (sound["tflite"], path))
     different = {
         key for key, value in after.model_dump().items() if value != before.model_dump()[key]
     }
@@ -126,8 +140,8 @@ def test_files_with_a_check_of_their_own_stay_as_they_are(name, tmp_path):
     assert sealed(before, STATEMENT) == before
 
 
-def test_a_file_is_sealed_once(unsealed, tmp_path):
-    path = resealed(unsealed["onnx"], tmp_path)
+def test_a_file_is_sealed_once(sound, tmp_path):
+    path = resealed(sound["onnx"], tmp_path)
     with pytest.raises(AjpqError, match="sealed already"):
         seal(path, STATEMENT)
 

@@ -45,6 +45,11 @@ def with_comment(data: bytes, text: bytes) -> bytes:
     return data[:-2] + len(text).to_bytes(2, "little") + text
 
 
+def without_comment(data: bytes) -> bytes:
+    """Inverse of :func:`with_comment`."""
+    return data[: len(data) - len(comment(data)) - 2] + b"\0\0"
+
+
 def read_archive(data: bytes) -> Content:
     """Read a zip file that PyTorch wrote.
 

@@ -125,3 +125,14 @@ def varint(value: int) -> bytes:
 def delimited(number: int, content: bytes) -> bytes:
     """A field that holds bytes, text or a message."""
     return varint(number << 3 | _DELIMITED) + varint(len(content)) + content
+
+
+def without_first_field(data: bytes) -> bytes:
+    """A message without the field that it begins with.
+
+    Raises:
+        AjpqError: it is cut off.
+    """
+    view = memoryview(data)
+    tag, place = _varint(view, 0)
+    return data[_value(view, place, tag & 7)[1] :]
