@@ -1,4 +1,5 @@
-"""The Python API: ``search``, ``compare``, ``compress``, ``replay``, ``export``, ``report``."""
+"""The Python API: ``search``, ``compare``, ``compress``, ``replay``, ``export``, ``verify`` and
+``report``."""
 
 from __future__ import annotations
 
@@ -21,7 +22,10 @@ from ajpq.config import CompressConfig, FinalRound, RunConfig, SearchConfig
 from ajpq.contest import contest
 from ajpq.evaluate import Metrics, exact_costs, measured
 from ajpq.executor import thread_count
-from ajpq.exporters import EXPORTERS
+from ajpq.data import test_batches
+from ajpq.exporters import formats_for
+from ajpq.exporters.expected import Verdict
+from ajpq.exporters.verification import check_known, record, verify_files
 from ajpq.finalists import Finalist, run_finals, validation_images
 from ajpq.judge import judge
 from ajpq.policy import CompressionPolicy, check_policy, load_policy, uniform_policy
@@ -49,12 +53,13 @@ from envs.budget import Budget, reward
 from envs.build import build_task
 from envs.measured import described_fit, journalled, measured_first
 from envs.task import CompressionTask
-from hw_models.errors import AjpqError, UnknownNameError
+from hw_models.errors import AjpqError
+from hw_models.network import Network
 from hw_models.registry import load_target
 
 BASE_WEIGHTS = "base.safetensors"
 
-__all__ = ["compare", "compress", "export", "replay", "report", "search"]
+__all__ = ["compare", "compress", "export", "replay", "report", "search", "verify"]
 
 
 def search(
@@ -320,16 +325,61 @@ def export(run_dir: Path, formats: Sequence[str], out: Path) -> list[Path]:
     Raises:
         AjpqError: an unknown format, or a run that has not finished.
     """
-    for name in formats:
-        if name not in EXPORTERS:
-            raise UnknownNameError("format", name, EXPORTERS)
+    check_known(formats)
+    problem, policy, network = _compressed(run_dir)
+    known = formats_for(problem.target)
+    out.mkdir(parents=True, exist_ok=True)
+    return [known[name].export(network, policy, out) for name in formats]
+
+
+def verify(
+    run_dir: Path, formats: Sequence[str], out: Path, *, progress: Progress | None = None
+) -> dict[str, Verdict]:
+    """Run the files that :func:`export` wrote on the test images and compare with the reference.
+
+    The result also goes to ``verified.json`` beside the files, and to the test ledger.
+
+    Returns:
+        Format -> whether its file keeps what it promises, and the figures.
+
+    Raises:
+        AjpqError: an unknown format, a missing package, or a run that has not finished.
+    """
+    check_known(formats)
+    progress = progress or SilentProgress()
+    problem, policy, network = _compressed(run_dir)
+    known = formats_for(problem.target)
+    files = {name: out / known[name].file for name in formats}
+    with progress.phase("verifying the files on the test images"):
+        expected, verdicts = verify_files(
+            network,
+            policy,
+            files,
+            lambda: test_batches(problem.dataset, 500),
+            formats=known,
+            on_batch=progress.part,
+        )
+    ran = {name: found.top1 for name, found in verdicts.items() if found.top1 is not None}
+    answers = {"reference": expected.top1, **ran}
+    record_test(problem, run_dir, f"{run_dir.name} (exported files)", policy.hash, answers)
+    stated = load_result(run_dir)["found"]["top1_test"]
+    if expected.top1 != stated:
+        raise AjpqError(
+            f"{run_dir} does not replay: it states top1_test {stated}, the reference gives "
+            f"{expected.top1}"
+        )
+    save_json(out / "verified.json", record(expected, files, verdicts))
+    return verdicts
+
+
+def _compressed(run_dir: Path) -> tuple[Problem, CompressionPolicy, Network]:
+    """The problem of a finished run, its policy and its compressed network."""
     config = load_config(run_dir)
     policy = load_policy(run_dir / "policy.json")
     problem = build_problem(_with_own_base(config, run_dir))
     check_policy(policy, problem.channels, problem.target)
     network = network_of(problem, policy, load_weights(run_dir / "weights.safetensors"))
-    out.mkdir(parents=True, exist_ok=True)
-    return [EXPORTERS[name](network, policy, out) for name in formats]
+    return problem, policy, network
 
 
 def report(run_dir: Path) -> Path:
