@@ -20,11 +20,12 @@ from ajpq.checkpoints import save_tensors
 from ajpq.comparison import compare
 from ajpq.config import CompressConfig, FinalRound, RunConfig, SearchConfig
 from ajpq.contest import contest
+from ajpq.data import test_batches
 from ajpq.evaluate import Metrics, exact_costs, measured
 from ajpq.executor import thread_count
-from ajpq.data import test_batches
-from ajpq.exporters import formats_for
+from ajpq.exporters import Format, formats_for
 from ajpq.exporters.expected import Verdict
+from ajpq.exporters.tflite_file import logit_range
 from ajpq.exporters.verification import check_known, record, verify_files
 from ajpq.finalists import Finalist, run_finals, validation_images
 from ajpq.judge import judge
@@ -327,7 +328,7 @@ def export(run_dir: Path, formats: Sequence[str], out: Path) -> list[Path]:
     """
     check_known(formats)
     problem, policy, network = _compressed(run_dir)
-    known = formats_for(problem.target)
+    known = _formats(problem, network)
     out.mkdir(parents=True, exist_ok=True)
     return [known[name].export(network, policy, out) for name in formats]
 
@@ -348,7 +349,7 @@ def verify(
     check_known(formats)
     progress = progress or SilentProgress()
     problem, policy, network = _compressed(run_dir)
-    known = formats_for(problem.target)
+    known = _formats(problem, network)
     files = {name: out / known[name].file for name in formats}
     with progress.phase("verifying the files on the test images"):
         expected, verdicts = verify_files(
@@ -370,6 +371,12 @@ def verify(
         )
     save_json(out / "verified.json", record(expected, files, verdicts))
     return verdicts
+
+
+def _formats(problem: Problem, network: Network) -> dict[str, Format]:
+    """The formats for this target; the range of the logits is that on validation images."""
+    logits = simulate(network, problem.search_sample.images)
+    return formats_for(problem.target, logit_range(logits))
 
 
 def _compressed(run_dir: Path) -> tuple[Problem, CompressionPolicy, Network]:

@@ -63,7 +63,7 @@ def verdict_table(paths: Sequence[Path], verdicts: Mapping[str, Verdict]) -> Tab
         table.add_column(heading)
     for path, (name, verdict) in zip(paths, verdicts.items(), strict=True):
         figures = [
-            "–" if value is None else f"{value:.2f}" for value in (verdict.top1, verdict.agreement)
+            "-" if value is None else f"{value:.2f}" for value in (verdict.top1, verdict.agreement)
         ]
         ok = "yes" if verdict.ok else "[red]no[/red]"
         table.add_row(name, str(path), f"{path.stat().st_size:,}", *figures, ok, verdict.note)

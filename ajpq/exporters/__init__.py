@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ajpq.exporters import (
     onnx_blocked_file,
@@ -56,11 +57,25 @@ FORMATS: Mapping[str, Format] = {
 EXPORTERS: Mapping[str, Exporter] = {name: own.export for name, own in FORMATS.items()}
 
 
-def formats_for(target: Target) -> dict[str, Format]:
-    """All formats; a file that is compiled for a device is compiled for this one, if it can be."""
+def formats_for(
+    target: Target | None, output_range: tuple[float, float] | None = None
+) -> dict[str, Format]:
+    """All formats, those that leave something open bound to what is known.
+
+    Args:
+        target: what ``vela`` compiles for, if it is an Ethos-U.
+        output_range: of the logits of ``tflite`` and ``vela``; see
+            :func:`ajpq.exporters.tflite_file.logit_range`.
+    """
+    known: dict[str, Any] = {"target": target, "output_range": output_range}
+    tflite = functools.partial(tflite_file.export_tflite, output_range=output_range)
     compiled = Format(
         vela_file.FILE,
-        functools.partial(vela_file.export_vela, target=target),
-        functools.partial(vela_file.verify_vela, target=target),
+        functools.partial(vela_file.export_vela, **known),
+        functools.partial(vela_file.verify_vela, **known),
     )
-    return {**FORMATS, "vela": compiled}
+    return {
+        **FORMATS,
+        "tflite": Format(tflite_file.FILE, tflite, tflite_file.verify_tflite),
+        "vela": compiled,
+    }

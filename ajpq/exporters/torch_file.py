@@ -27,6 +27,8 @@ def export_torch(network: Network, policy: CompressionPolicy, folder: Path) -> P
     batch = {"images": {0: torch.export.Dim("batch")}}
     with torch.no_grad():
         program = torch.export.export(as_module(network), (images,), dynamic_shapes=batch)
+    for node in program.graph.nodes:  # where the code lay on this machine is nobody's business
+        node.meta.pop("stack_trace", None)
     torch.export.save(program, folder / FILE)
     return folder / FILE
 

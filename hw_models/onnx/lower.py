@@ -44,7 +44,9 @@ def build_model(network: Network, dialect: Dialect = INT8) -> ModelProto:
     tensors = {network.input: graph.quantize("input", source)}
     for op in network.operators:
         graph.owner = op.name
-        tensors[op.output] = _add(graph, dialect, network, op, [tensors[name] for name in op.inputs])
+        tensors[op.output] = _add(
+            graph, dialect, network, op, [tensors[name] for name in op.inputs]
+        )
     result = network.edges[network.output]
     graph.node("Identity", [graph.real(tensors[network.output], result)], "logits")
     inputs = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", *source.shape])
