@@ -1,4 +1,5 @@
-"""The Python API: ``search``, ``compare``, ``compress``, ``replay``, ``export``, ``report``."""
+"""The Python API: ``search``, ``compare``, ``compress``, ``replay``, ``export``, ``verify`` and
+``report``."""
 
 from __future__ import annotations
 
@@ -19,11 +20,15 @@ from ajpq.checkpoints import save_tensors
 from ajpq.comparison import compare
 from ajpq.config import CompressConfig, FinalRound, RunConfig, SearchConfig
 from ajpq.contest import contest
+from ajpq.data import test_batches
 from ajpq.evaluate import Metrics, exact_costs, measured
 from ajpq.executor import thread_count
-from ajpq.exporters import EXPORTERS
+from ajpq.exporters import Format, formats_for
 from ajpq.exporters.card import check_card_place
+from ajpq.exporters.expected import Verdict
 from ajpq.exporters.source import Source, packed_file, packed_source
+from ajpq.exporters.tflite_file import logit_range
+from ajpq.exporters.verification import check_known, record, verify_files
 from ajpq.exporters.write import write_files
 from ajpq.finalists import Finalist, run_finals, validation_images
 from ajpq.judge import judge
@@ -52,12 +57,13 @@ from envs.budget import Budget, reward
 from envs.build import build_task
 from envs.measured import described_fit, journalled, measured_first
 from envs.task import CompressionTask
-from hw_models.errors import AjpqError, UnknownNameError
+from hw_models.errors import AjpqError
+from hw_models.network import Network
 from hw_models.registry import load_target
 
 BASE_WEIGHTS = "base.safetensors"
 
-__all__ = ["compare", "compress", "export", "replay", "report", "search"]
+__all__ = ["compare", "compress", "export", "replay", "report", "search", "verify"]
 
 
 def search(
@@ -334,24 +340,79 @@ def export(
         AjpqError: an unknown format, one that needs more than a packed file, a run that has not
             finished, or a README.md of someone else in ``out``.
     """
-    for name in formats:
-        if name not in EXPORTERS:
-            raise UnknownNameError("format", name, EXPORTERS)
+    check_known(formats)
     check_card_place(out)
     packed = packed_file(run)
-    source = packed_source(packed) if packed else _finished_source(run)
-    return write_files(source, {name: EXPORTERS[name] for name in formats}, out, license)
+    if packed:
+        source, known = packed_source(packed), formats_for(None)
+    else:
+        problem, policy, network = _compressed(run)
+        source = _source(run, problem, policy, network)
+        known = _formats(problem, network)
+    return write_files(source, {name: known[name].export for name in formats}, out, license)
 
 
-def _finished_source(run_dir: Path) -> Source:
-    config, result = load_config(run_dir), load_result(run_dir)
+def _source(run: Path, problem: Problem, policy: CompressionPolicy, network: Network) -> Source:
+    baseline = network_of(problem, problem.uniform(8), direct_weights(problem))
+    data = problem.dataset
+    config, result = load_config(run), load_result(run)
+    return Source(network, policy, baseline, config, result, data.mean, data.std)
+
+
+def verify(
+    run_dir: Path, formats: Sequence[str], out: Path, *, progress: Progress | None = None
+) -> dict[str, Verdict]:
+    """Run the files that :func:`export` wrote on the test images and compare with the reference.
+
+    The result also goes to ``verified.json`` beside the files, and to the test ledger.
+
+    Returns:
+        Format -> whether its file keeps what it promises, and the figures.
+
+    Raises:
+        AjpqError: an unknown format, a missing package, or a run that has not finished.
+    """
+    check_known(formats)
+    progress = progress or SilentProgress()
+    problem, policy, network = _compressed(run_dir)
+    known = _formats(problem, network)
+    files = {name: out / known[name].file for name in formats}
+    with progress.phase("verifying the files on the test images"):
+        expected, verdicts = verify_files(
+            network,
+            policy,
+            files,
+            lambda: test_batches(problem.dataset, 500),
+            formats=known,
+            on_batch=progress.part,
+        )
+    ran = {name: found.top1 for name, found in verdicts.items() if found.top1 is not None}
+    answers = {"reference": expected.top1, **ran}
+    record_test(problem, run_dir, f"{run_dir.name} (exported files)", policy.hash, answers)
+    stated = load_result(run_dir)["found"]["top1_test"]
+    if expected.top1 != stated:
+        raise AjpqError(
+            f"{run_dir} does not replay: it states top1_test {stated}, the reference gives "
+            f"{expected.top1}"
+        )
+    save_json(out / "verified.json", record(expected, files, verdicts))
+    return verdicts
+
+
+def _formats(problem: Problem, network: Network) -> dict[str, Format]:
+    """The formats for this target; the range of the logits is that on validation images."""
+    logits = simulate(network, problem.search_sample.images)
+    return formats_for(problem.target, logit_range(logits))
+
+
+def _compressed(run_dir: Path) -> tuple[Problem, CompressionPolicy, Network]:
+    """The problem of a finished run, its policy and its compressed network."""
+    config = load_config(run_dir)
     policy = load_policy(run_dir / "policy.json")
     problem = build_problem(_with_own_base(config, run_dir))
     check_policy(policy, problem.channels, problem.target)
     network = network_of(problem, policy, load_weights(run_dir / "weights.safetensors"))
-    baseline = network_of(problem, problem.uniform(8), direct_weights(problem))
-    data = problem.dataset
-    return Source(network, policy, baseline, config, result, data.mean, data.std)
+    return problem, policy, network
 
 
 def report(run_dir: Path) -> Path:

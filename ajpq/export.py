@@ -1,23 +1,31 @@
-"""``python -m ajpq.export``: write a compressed network as files, or check files from others."""
+"""``python -m ajpq.export``: write a network as files, verify them, check files from others."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.table import Table
 
 from ajpq import cli
+from ajpq.exporters import FORMATS
 from ajpq.exporters.check import files_in, inspect
+from ajpq.exporters.expected import Verdict
+from ajpq.progress import ConsoleProgress
 from ajpq.reporting.inspected import print_inspection
 from hw_models.errors import AjpqError
+
+ALL = "all"
 
 
 def main(
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = None,
     format: str = "policy,onnx,packed",
     out: Path | None = None,
+    verify: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     license: Annotated[str | None, cli.option("NAME", "default: unknown")] = None,
     check: Annotated[Path | None, cli.option("FILE", "")] = None,
 ) -> None:
@@ -25,9 +33,12 @@ def main(
 
     Args:
         run: a finished run, a folder with model.ajpq, or a packed file.
-        format: comma-separated: policy (JSON), onnx (int8 QDQ for ONNX Runtime), tflite (int8 for
-            LiteRT and for Arm's compiler), packed (the smallest file, loads back into PyTorch).
+        format: comma-separated, or all: policy (JSON), packed (the smallest file, loads back into
+            PyTorch), torch (torch.export program), onnx (int8 QDQ for ONNX Runtime), onnx-blocked
+            (the small ONNX file), tflite (int8 for LiteRT and for Arm's compiler), vela (that
+            file compiled for the Ethos-U), qonnx (arbitrary widths, for FPGA compilers).
         out: folder for the files; default <run>/export.
+        verify: run each file on the test images and compare it with the reference.
         license: of the checkpoint, for the model card: apache-2.0, for example.
         check: tell what is in this file, folder of files or run folder, and whether it is still
             what was exported; nothing of it is executed.
@@ -36,14 +47,45 @@ def main(
         raise AjpqError("name what to export (a run, a folder with model.ajpq), or --check FILE")
     if check is not None:
         return _check(check)
+    assert run is not None
+    asked = [name.strip() for name in format.split(",") if name.strip()]
+    names = list(FORMATS) if asked == [ALL] else asked
+    _export(run, names, out or (run.parent if run.is_file() else run) / "export", verify, license)
+
+
+def _export(run: Path, names: list[str], folder: Path, verify: bool, license: str | None) -> None:
     from ajpq import api  # takes seconds, and a check needs nothing of it
 
-    assert run is not None
-    names = [name.strip() for name in format.split(",") if name.strip()]
-    folder = out or (run.parent if run.is_file() else run) / "export"
+    console = Console()
     paths = api.export(run, names, folder, license=license)
-    for path in [*paths, folder / "README.md"]:
-        Console().print(f"{path}  {path.stat().st_size:,} bytes")
+    if not verify:
+        for path in [*paths, folder / "README.md"]:
+            console.print(f"{path}  {path.stat().st_size:,} bytes")
+        return
+    verdicts = api.verify(run, names, folder, progress=ConsoleProgress(console))
+    console.print(verdict_table(paths, verdicts))
+    failed = [name for name, verdict in verdicts.items() if not verdict.ok]
+    if failed:
+        reasons = "; ".join(f"{name}: {verdicts[name].note}" for name in failed)
+        raise AjpqError(f"not what the reference answers: {reasons}")
+
+
+def verdict_table(paths: Sequence[Path], verdicts: Mapping[str, Verdict]) -> Table:
+    """One row per file."""
+    table = Table()
+    for heading in ("format", "file"):
+        table.add_column(heading)
+    for heading in ("bytes", "top-1 %", "same class %"):
+        table.add_column(heading, justify="right")
+    for heading in ("ok", "by"):
+        table.add_column(heading)
+    for path, (name, verdict) in zip(paths, verdicts.items(), strict=True):
+        figures = [
+            "-" if value is None else f"{value:.2f}" for value in (verdict.top1, verdict.agreement)
+        ]
+        ok = "yes" if verdict.ok else "[red]no[/red]"
+        table.add_row(name, str(path), f"{path.stat().st_size:,}", *figures, ok, verdict.note)
+    return table
 
 
 def _check(path: Path) -> None:

@@ -136,8 +136,12 @@ def quantize_edge(x: Tensor, edge: Edge) -> Tensor:
 
     Works in place on ``x``.
     """
+    return onto_grid(x, edge, torch.tensor(edge.scale, dtype=torch.float32))
+
+
+def onto_grid(x: Tensor, edge: Edge, step: Tensor) -> Tensor:
+    """:func:`quantize_edge` with ``float32(edge.scale)`` at hand."""
     if edge.bits == FLOAT_BITS:
         return x
     low, high = edge.code_range
-    scale = torch.tensor(edge.scale, dtype=torch.float32)
-    return x.div_(scale).round_().clamp_(low, high)
+    return x.div_(step).round_().clamp_(low, high)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ajpq.kernels import Kernels, fastest
 from ajpq.kernels.floats import CLAMPS, finish, step_size
+from ajpq.operators import Quantize
 from ajpq.prefixes import Prefixes
-from ajpq.reference import activated, step_of
+from ajpq.reference import step_of
 from ajpq.walk import Step, run_steps
 from hw_models.network import Edge, Network, Operator
 
@@ -38,7 +39,8 @@ def _step(kernels: Kernels, network: Network, op: Operator) -> Step:
         if op.activation in CLAMPS:
             return kernels.layer(op, inputs[0], out)
         real = kernels.layer(replace(op, activation=None), inputs[0], real_edge(out))
-        return lambda x: kernels.store(activated(real(x), op.activation, out), out)
+        finish = Quantize(op.activation, out)
+        return lambda x: kernels.store(finish(real(x)), out)
     if op.kind == "add" and op.activation in CLAMPS:
         return _add(kernels, op, inputs, out)
     return loaded(kernels, step_of(network, op), inputs, out)

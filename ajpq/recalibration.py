@@ -22,10 +22,10 @@ from ajpq.graph.execute import role_name
 from ajpq.graph.structure import GRID_PRESERVING, Graph, Node, nonnegative_edges
 from ajpq.grids import ActivationRange, quantize_edge
 from ajpq.kernels import Kernels, fastest
+from ajpq.operators import applied, operator_module
 from ajpq.policy import CompressionPolicy
 from ajpq.prefixes import Prefixes
 from ajpq.ranking import loaded, real_edge
-from ajpq.reference import applied, step_between
 from ajpq.walk import Step, walk
 from hw_models.network import Network, Operator
 
@@ -177,13 +177,13 @@ def _step(
 ) -> Step:
     inputs, out = [network.edges[edge] for edge in op.inputs], network.edges[op.output]
     if op.kind in GRID_PRESERVING:
-        moved = loaded(kernels, step_between(op, inputs, out), inputs, out)
+        moved = loaded(kernels, operator_module(op, inputs, out), inputs, out)
         return _inheriting(op, moved, notes)
     bare, unrounded = replace(op, activation=None), real_edge(out)
     if op.kind in ("conv", "linear"):
         real = kernels.layer(bare, inputs[0], unrounded)
     else:
-        real = loaded(kernels, step_between(bare, inputs, unrounded), inputs, unrounded)
+        real = loaded(kernels, operator_module(bare, inputs, unrounded), inputs, unrounded)
 
     def step(*stored: Tensor) -> Tensor:
         x = real(*stored)

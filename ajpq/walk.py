@@ -58,7 +58,7 @@ def walk(
         notes: where the steps leave what else they find out, from the input on.
         more: what steps depend on beside the network, by operator (for ``prefixes``).
     """
-    expiring, start = _expiring(network), network.edges[network.input]
+    unread, start = expiring(network), network.edges[network.input]
     keys = [] if prefixes is None else prefix_keys(network, more or {})
     found = {} if notes is None else notes
 
@@ -74,7 +74,7 @@ def walk(
             found.update(prefix.noted)
         for number, (op, step) in enumerate(steps[done:], done):
             values[op.output] = step(*(values[edge] for edge in op.inputs))
-            for edge in expiring[op.name]:
+            for edge in unread[op.name]:
                 del values[edge]
             if prefixes is not None and len(values) == 1:
                 ((edge, value),) = values.items()
@@ -96,7 +96,7 @@ def _exact_arithmetic() -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
-def _expiring(network: Network) -> dict[str, list[str]]:
+def expiring(network: Network) -> dict[str, list[str]]:
     """Operator name to the edges that nothing reads after it."""
     last = {edge: op.name for op in network.operators for edge in op.inputs}
     last.pop(network.output, None)

@@ -37,6 +37,11 @@ class EthosU(Target):
     slow = True
     time_limit_s = 600.0  # the compiler has a limit of its own, and says what it was doing
 
+    @property
+    def device(self) -> Device:
+        """The device in the compiler's words."""
+        return Device(self.accelerator, self.system_config, self.memory_mode)
+
     def cost(self, network: Network) -> NetworkCost:
         """Compile the network, channels ordered by width, and read the compiler's report.
 
@@ -52,7 +57,7 @@ class EthosU(Target):
         """
         program = lower(by_width(network))
         model = serialize(program, network.input, network.output)
-        report = ask_vela(model, Device(self.accelerator, self.system_config, self.memory_mode))
+        report = ask_vela(model, self.device)
         self._refuse_cpu_operators(report)
         return NetworkCost(
             latency_s=report.total_cycles / report.core_clock_hz,

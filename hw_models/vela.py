@@ -109,7 +109,7 @@ def ask_vela(model: bytes, device: Device, timeout_s: float = TIMEOUT_S) -> Vela
     key = cache_key(model, device, vela_version())
     report = _remembered.get(key) or _read_report(key)
     if report is None:
-        report = _compile(model, device, timeout_s)
+        report, _ = compile_file(model, device, timeout_s)
         answers.write(CACHE, key, report.model_dump_json())
     if len(_remembered) >= REMEMBERED:
         _remembered.pop(next(iter(_remembered)), None)
@@ -130,7 +130,14 @@ def _read_report(key: str) -> VelaReport | None:
         return None
 
 
-def _compile(model: bytes, device: Device, timeout_s: float) -> VelaReport:
+def compile_file(
+    model: bytes, device: Device, timeout_s: float = TIMEOUT_S
+) -> tuple[VelaReport, bytes]:
+    """The report and the compiled ``.tflite`` file, never from the cache.
+
+    Raises:
+        AjpqError: as :func:`ask_vela`.
+    """
     reply, compiled = vela_process.ask(asdict(device), model, timeout_s)
     if reply.get("kind") == "interface":
         figures, compiled = compile_by_command(model, asdict(device), timeout_s)
@@ -138,6 +145,7 @@ def _compile(model: bytes, device: Device, timeout_s: float) -> VelaReport:
         raise AjpqError(f"Vela: {reply['error']}")
     else:
         figures = reply["figures"]
-    return VelaReport(
+    report = VelaReport(
         **figures, compiled_bytes=len(compiled), cpu_operators=cpu_operators(compiled)
     )
+    return report, compiled

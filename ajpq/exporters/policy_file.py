@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ajpq.policy import CompressionPolicy
+from ajpq.exporters.expected import Expected, Verdict
+from ajpq.policy import CompressionPolicy, load_policy
 from hw_models.errors import AjpqError
 from hw_models.network import Network
+
+FILE = "policy.json"
 
 
 def export_policy(network: Network, policy: CompressionPolicy | None, folder: Path) -> Path:
@@ -20,6 +23,11 @@ def export_policy(network: Network, policy: CompressionPolicy | None, folder: Pa
             "format 'policy' needs the run: a packed file holds the network, whose pruned channels "
             "are gone, and not the policy"
         )
-    path = folder / "policy.json"
-    policy.save(path)
-    return path
+    policy.save(folder / FILE)
+    return folder / FILE
+
+
+def verify_policy(path: Path, expected: Expected) -> Verdict:
+    """Read it and compare its hash; there is nothing to run."""
+    found = load_policy(path).hash
+    return Verdict(found == expected.policy.hash, f"hash {found}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from hw_models.errors import AjpqError
+from ajpq.exporters.packages import optional
 
 
 def run_onnx(path: Path, batches: Iterable[np.ndarray], threads: int = 1) -> np.ndarray:
@@ -23,17 +24,17 @@ def run_onnx(path: Path, batches: Iterable[np.ndarray], threads: int = 1) -> np.
     Raises:
         AjpqError: onnxruntime is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise AjpqError(
-            "running an ONNX file needs the package onnxruntime: pip install 'ajpq[export]'"
-        ) from error
+    onnxruntime = optional("onnxruntime", "running an ONNX file", "onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return np.concatenate([session.run(["logits"], {"input": batch})[0] for batch in batches])
+
+
+def described_onnxruntime() -> str:
+    """Name and version."""
+    return f"ONNX Runtime {version('onnxruntime')}"
 
 
 def run_tflite(path: Path, batches: Iterable[np.ndarray]) -> np.ndarray:
@@ -48,19 +49,18 @@ def run_tflite(path: Path, batches: Iterable[np.ndarray]) -> np.ndarray:
     Raises:
         AjpqError: ai-edge-litert is not installed.
     """
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise AjpqError(
-            "running a TensorFlow Lite file needs the package ai-edge-litert: "
-            "pip install ai-edge-litert"
-        ) from error
-    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    litert = optional(
+        "ai_edge_litert.interpreter",
+        "running a TensorFlow Lite file",
+        "ai-edge-litert",
+        "ai-edge-litert",
+    )
+    interpreter = litert.Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
     (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
     scale, zero = source["quantization"]
     logits = []
-    for image in np.concatenate(list(batches)):
+    for image in (image for batch in batches for image in batch):
         codes = np.clip(np.rint(image.transpose(1, 2, 0) / scale) + zero, -128, 127)
         interpreter.set_tensor(source["index"], codes[None].astype(np.int8))
         interpreter.invoke()

@@ -140,7 +140,7 @@ def take_channels(x: Tensor, index: tuple[int, ...]) -> Tensor:
         zero_last = F.pad(x, (0, 0) * (x.dim() - 2) + (0, 1)) if -1 in index else x
         return zero_last[:, list(index)]
     parts = [
-        x[:, first : first + count] if first >= 0 else x.new_zeros(len(x), count, *x.shape[2:])
+        x[:, first : first + count] if first >= 0 else x.new_zeros(x.shape[0], count, *x.shape[2:])
         for first, count in runs
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)

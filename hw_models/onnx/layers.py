@@ -16,7 +16,7 @@ def add_layer(graph: GraphBuilder, op: Operator, source: Edge, tensor: str) -> s
     """Real values of the layer before its activation."""
     assert op.weights is not None
     if op.kind == "affine" and len(source.shape) == 1:
-        return _vector_affine(graph, op.weights, graph.real(tensor, source))
+        return vector_affine(graph, op.weights, graph.real(tensor, source))
     rows = _integer_rows(op.weights, source)
     if rows is None:
         inputs = [graph.plain_real(tensor, source), *_real_parameters(graph, op)]
@@ -24,10 +24,10 @@ def add_layer(graph: GraphBuilder, op: Operator, source: Edge, tensor: str) -> s
         inputs = [graph.real(tensor, source), *_integer_parameters(graph, op, source, *rows)]
     if op.kind == "linear":
         return graph.node("Gemm", inputs)
-    return graph.node("Conv", inputs, **_geometry(op))
+    return graph.node("Conv", inputs, **geometry(op))
 
 
-def _geometry(op: Operator) -> dict[str, Any]:
+def geometry(op: Operator) -> dict[str, Any]:
     """Attributes of Conv; an affine is a depthwise convolution with a kernel of one pixel."""
     assert op.weights is not None
     kernel = list(op.weights.codes.shape[2:])
@@ -43,7 +43,8 @@ def _geometry(op: Operator) -> dict[str, Any]:
     }
 
 
-def _vector_affine(graph: GraphBuilder, weights: Weights, image: str) -> str:
+def vector_affine(graph: GraphBuilder, weights: Weights, image: str) -> str:
+    """One factor and offset per element of a vector."""
     factor = weights.codes.reshape(-1).astype(np.float32) * weights.scales
     scaled = graph.node("Mul", [image, graph.constant(factor)])
     return graph.node("Add", [scaled, graph.constant(weights.bias)])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import ModelProto, TensorProto, checker, helper
@@ -13,20 +14,39 @@ from hw_models.onnx.layers import add_layer
 from hw_models.onnx.pooling import add_average, add_global_average, add_maxpool
 
 OPSET = 21
-_IR_VERSION = 10
 _Edges = Sequence[Edge]
 _Tensors = Sequence[str]
 _Maker = Callable[[GraphBuilder, Operator, _Edges, Edge, _Tensors], str]
 
 
-def build_model(network: Network) -> ModelProto:
-    """An ONNX model that computes what the IR says, up to rounding of exact ties."""
-    graph = GraphBuilder()
+@dataclass(frozen=True)
+class Dialect:
+    """A way to write a network in ONNX.
+
+    Attributes:
+        graph: how edges live in the graph.
+        add_layer: real values of a conv, linear or affine before its activation.
+        opsets: domain -> version.
+    """
+
+    graph: type[GraphBuilder]
+    add_layer: Callable[[GraphBuilder, Operator, Edge, str], str]
+    opsets: Mapping[str, int]
+
+
+INT8 = Dialect(GraphBuilder, add_layer, {"": OPSET})
+
+
+def build_model(network: Network, dialect: Dialect = INT8) -> ModelProto:
+    """An ONNX model that computes what the IR says; in int8 up to rounding of exact ties."""
+    graph = dialect.graph()
     source = network.edges[network.input]
     tensors = {network.input: graph.quantize("input", source)}
     for op in network.operators:
         graph.owner = op.name
-        tensors[op.output] = _add(graph, network, op, [tensors[name] for name in op.inputs])
+        tensors[op.output] = _add(
+            graph, dialect, network, op, [tensors[name] for name in op.inputs]
+        )
     result = network.edges[network.output]
     graph.node("Identity", [graph.real(tensors[network.output], result)], "logits")
     inputs = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", *source.shape])
@@ -34,22 +54,25 @@ def build_model(network: Network) -> ModelProto:
     content = helper.make_graph(
         graph.nodes, network.name or "network", [inputs], [outputs], graph.constants
     )
-    opset = helper.make_opsetid("", OPSET)
+    opsets = [helper.make_opsetid(*opset) for opset in dialect.opsets.items()]
+    version = helper.find_min_ir_version_for(opsets, ignore_unknown=True)
     model = helper.make_model(
-        content, opset_imports=[opset], producer_name="ajpq", ir_version=_IR_VERSION
+        content, opset_imports=opsets, producer_name="ajpq", ir_version=version
     )
     checker.check_model(model)
     return model
 
 
-def _add(graph: GraphBuilder, network: Network, op: Operator, tensors: _Tensors) -> str:
+def _add(
+    graph: GraphBuilder, dialect: Dialect, network: Network, op: Operator, tensors: _Tensors
+) -> str:
     """Nodes of one operator; returns the tensor of its output edge."""
     sources = [network.edges[name] for name in op.inputs]
     target = network.edges[op.output]
     if op.kind in _MOVERS:
         return _MOVERS[op.kind](graph, op, sources, target, tensors)
     if op.kind in ("conv", "linear", "affine"):
-        real = add_layer(graph, op, sources[0], tensors[0])
+        real = dialect.add_layer(graph, op, sources[0], tensors[0])
     else:
         real = _MAKERS[op.kind](graph, op, sources, target, tensors)
     function = op.attributes["function"] if op.kind == "activation" else op.activation

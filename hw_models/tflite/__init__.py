@@ -17,19 +17,21 @@ How an IR operator is written, and where the result may differ from the referenc
 from __future__ import annotations
 
 from hw_models.network import Network
+from hw_models.tflite.grids import Range
 from hw_models.tflite.lower import lower
 from hw_models.tflite.serialize import serialize
 
 __all__ = ["lower", "serialize", "write_tflite"]
 
 
-def write_tflite(network: Network, output_range: float | None = None) -> bytes:
+def write_tflite(network: Network, output_range: Range | None = None) -> bytes:
     """A ``.tflite`` file: int8 in, int8 out, NHWC, batch of one.
 
     Args:
         network: 8-bit edges and weights of 8 bits or fewer.
-        output_range: the largest magnitude that the logits reach; larger ones saturate. Cost does
-            not depend on it. Without it a generous guess is made from the last layer's rows.
+        output_range: the largest magnitude that the logits reach, or their smallest and largest
+            value; others saturate. Cost does not depend on it. Without it a generous guess is
+            made from the last layer's rows.
 
     Raises:
         AjpqError: something in the network has no int8 form.

@@ -16,6 +16,9 @@ UNSIGNED_ZERO = -128
 NEGATIVE_TAIL = 8.0  # below -8 sigmoid and silu are less than 0.003 away from 0
 SIGMOID_GRID = Grid(1 / 256, UNSIGNED_ZERO)  # the only one that LOGISTIC writes
 
+Range = float | tuple[float, float]
+"""The largest magnitude, or the smallest value (at most 0) and the largest (above 0)."""
+
 
 def edge_grid(edge: Edge) -> Grid:
     """Signed codes keep their value, unsigned ones shift down by 128."""
@@ -92,18 +95,21 @@ def real_tail(network: Network) -> tuple[frozenset[str], tuple[Operator, ...]]:
     return frozenset(tail), tuple(sources)
 
 
-def edge_grids(network: Network, output_range: float | None) -> dict[str, Grid]:
+def edge_grids(network: Network, output_range: Range | None) -> dict[str, Grid]:
     """The grid of every edge.
 
     The IR leaves the output real. Here it gets int8 codes that reach from ``-output_range`` to
-    ``output_range``. Without one, a layer's outputs are taken to stay below
-    ``|bias| + 2 * norm(row) * largest input``: the sum of magnitudes, which none can exceed, is
-    out of all proportion for long rows. Outputs beyond saturate.
+    ``output_range``, or between the two values that it holds. Without one, a layer's outputs are
+    taken to stay below ``|bias| + 2 * norm(row) * largest input``: the sum of magnitudes, which
+    none can exceed, is out of all proportion for long rows. Outputs beyond saturate.
     """
     tail, sources = real_tail(network)
     if output_range is None:
         output_range = max((_operator_bound(network, op) for op in sources), default=1.0)
-    output = Grid((output_range or 1.0) / LARGEST_CODE)
+    if isinstance(output_range, tuple):
+        output = spread(*output_range)
+    else:
+        output = Grid((output_range or 1.0) / LARGEST_CODE)
     return {
         name: output if name in tail else edge_grid(edge) for name, edge in network.edges.items()
     }

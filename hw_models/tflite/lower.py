@@ -8,7 +8,7 @@ from dataclasses import replace
 from hw_models.errors import AjpqError
 from hw_models.network import Edge, Network, Operator
 from hw_models.tflite import elementwise, layers, pooling, shaping
-from hw_models.tflite.grids import before_activation, edge_grids
+from hw_models.tflite.grids import Range, before_activation, edge_grids
 from hw_models.tflite.program import Grid, Program, Site
 from hw_models.tflite.weights import affine_rows, fold_hardsigmoid
 
@@ -74,7 +74,7 @@ def _lower(program: Program, network: Network, operator: Operator, out: int) -> 
         elementwise.activate(program, operator.activation, target, out)
 
 
-def lower(network: Network, output_range: float | None = None) -> Program:
+def lower(network: Network, output_range: Range | None = None) -> Program:
     """The int8 program that computes a network.
 
     Raises:

@@ -50,7 +50,11 @@ def test_all_formats_write_different_files_into_the_folder(network, tmp_path):
     assert sorted(path.name for path in paths) == [
         "model.ajpq",
         "model.onnx",
+        "model.pt2",
         "model.tflite",
+        "model_blocked.onnx",
+        "model_qonnx.onnx",
+        "model_vela.tflite",
         "policy.json",
     ]
     assert all(path.parent == tmp_path for path in paths)
