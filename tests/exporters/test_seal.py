@@ -12,16 +12,22 @@ import pytest
 import torch
 from tflite.Model import Model
 
-from ajpq.exporters import EXPORTERS
+from ajpq.exporters import EXPORTERS, formats_for
 from ajpq.exporters.check import inspect
+from ajpq.exporters.packages import MissingPackageError
 from ajpq.exporters.seal import seal, seal_of, sealed, unsealed
+from ajpq.exporters.tflite_file import logit_range
+from ajpq.exporters.verification import verify_files
 from ajpq.exporters.verify import run_onnx, run_tflite
+from ajpq.exporters.write import write_files
+from ajpq.reference import simulate
 from hw_models.errors import AjpqError
 from hw_models.vela import Device, ask_vela
 from tests.exporters.calibrated_builder import random_images
-from tests.exporters.samples import POLICY, exported, small_network, written
+from tests.exporters.samples import POLICY, exported, small_network, source, written
 
 STATEMENT = {"ajpq": "1.2.3", "policy": "0123456789abcdef", "top1_test": 91.5}
+IMAGES = torch.from_numpy(random_images(60))
 U55 = Device("ethos-u55-128", "Ethos_U55_High_End_Embedded", "Shared_Sram")
 
 
@@ -71,6 +77,24 @@ def test_a_seal_can_be_taken_away_again(name, tmp_path):
     if path is not None:
         before = path.read_bytes()
         assert unsealed(sealed(before, STATEMENT)) == unsealed(before) == before
+
+
+def test_sealed_files_are_verified_like_others(tmp_path):
+    """What a format promises of its file holds behind a seal, too."""
+    known = formats_for(None, logit_range(simulate(small_network(), IMAGES)))
+    files = write_files(source(), {name: own.export for name, own in known.items()}, tmp_path)
+    labels = simulate(small_network(), IMAGES).argmax(1)
+    named = dict(zip(known, files, strict=True))
+    try:
+        _, verdicts = verify_files(
+            small_network(), POLICY, named, lambda: [(IMAGES, labels)], formats=known
+        )
+    except MissingPackageError:  # qonnx is for those who want it
+        del named["qonnx"]
+        _, verdicts = verify_files(
+            small_network(), POLICY, named, lambda: [(IMAGES, labels)], formats=known
+        )
+    assert {name: verdict.note for name, verdict in verdicts.items() if not verdict.ok} == {}
 
 
 def test_a_tflite_file_of_any_length_can_be_sealed(sound, tmp_path):
