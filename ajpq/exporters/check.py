@@ -56,8 +56,16 @@ def inspect(path: Path) -> Inspection:
     Raises:
         AjpqError: no such file, a kind that is not known, damaged, or not as it was sealed.
     """
-    if (path / "config.yaml").exists():
-        return _inspect_run(path)
+    try:
+        return _inspect_run(path) if (path / "config.yaml").exists() else _inspect_file(path)
+    except AjpqError:
+        raise
+    except Exception as error:  # whatever a library says of a file that someone has crafted
+        reason = plain(f"{type(error).__name__}: {error}")
+        raise AjpqError(f"{path}: it is damaged or not understood ({reason})") from error
+
+
+def _inspect_file(path: Path) -> Inspection:
     data = _content(path)
     try:
         sealed = seal_of(data)
@@ -65,13 +73,9 @@ def inspect(path: Path) -> Inspection:
         facts = {**content.facts, **_stated(content, sealed)}
     except AjpqError as error:
         raise AjpqError(f"{path}: {error}") from error
-    except Exception as error:  # whatever a library says of a file that someone has crafted
-        reason = plain(f"{type(error).__name__}: {error}")
-        raise AjpqError(f"{path}: it is damaged or not understood ({reason})") from error
     shown = {key: value for key, value in facts.items() if value}
-    return Inspection(
-        path, len(data), content.format, _integrity(content, sealed), shown, content.parts
-    )
+    integrity = _integrity(content, sealed)
+    return Inspection(path, len(data), content.format, integrity, shown, content.parts)
 
 
 def files_in(path: Path) -> list[Path]:

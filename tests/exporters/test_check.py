@@ -283,3 +283,14 @@ def test_hostile_files_take_little_memory_and_time(tmp_path):
     taken = [name for name, message, _ in told if message == "taken" or "MemoryError" in message]
     assert taken == []
     assert [name for name, _, seconds in told if seconds > 5] == []
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "result.json", "policy.json", "journal.jsonl"])
+@pytest.mark.parametrize("content", [b"", b"[1]", b"\xff", b"null", b'{"a": 1}'])
+def test_run_folders_that_are_none_are_refused(name, content, tmp_path):
+    (tmp_path / "config.yaml").write_text("kind: search\nfinal: [{keep: 1, recipe: {name: a}}]\n")
+    (tmp_path / "result.json").write_text('{"found": {}, "policy": 3}')
+    (tmp_path / "policy.json").write_text("{}")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(AjpqError):
+        inspect(tmp_path)

@@ -93,7 +93,7 @@ def _tallies(
 ) -> list[Tally]:
     """One per operator, each constant with its first user."""
     found: list[Tally] = []
-    counted: set[int] = {0}  # buffer 0 is empty by convention
+    left = {number: size for number, size in enumerate(stored) if size}
     references = 0
     for graph in graphs:
         tensors = graph.tables(0)
@@ -103,16 +103,19 @@ def _tallies(
             if references > file_bytes:  # an honest file spends four bytes on each
                 raise AjpqError("its operators share lists of tensors, which is not supported")
             name = _at(tensors, int(outputs[0]), "tensor").text(3) if len(outputs) else ""
-            tally = Tally(name, [_kind(codes, operator.number(0))])
-            for index in inputs[inputs >= 0].tolist():
-                tensor = _at(tensors, index, "tensor")
-                buffer = tensor.number(2)
-                if buffer not in counted and buffer < len(stored) and stored[buffer]:
-                    counted.add(buffer)
-                    values = product(tensor.integers(0).tolist(), 8 * stored[buffer])
-                    tally.add(_dtype(tensor), values, stored[buffer])
-            found.append(tally)
+            found.append(Tally(name, [_kind(codes, operator.number(0))]))
+            _take(
+                [_at(tensors, i, "tensor") for i in inputs[inputs >= 0].tolist()], left, found[-1]
+            )
     return found
+
+
+def _take(tensors: list[Table], left: dict[int, int], tally: Tally) -> None:
+    """Count the constants among the tensors whose buffers are ``left``: number -> bytes."""
+    for tensor in tensors:
+        size = left.pop(tensor.number(2), 0)
+        if size:
+            tally.add(_dtype(tensor), product(tensor.integers(0).tolist(), 8 * size), size)
 
 
 def _kind(codes: list[str], index: int) -> str:
