@@ -141,7 +141,7 @@ def _with_integer_rows(operator: Operator, edges: Mapping[str, Edge]) -> Operato
     weights, source = operator.weights, edges[operator.inputs[0]]
     if weights is None or weights.codes.dtype != np.int8 or source.bits == FLOAT_BITS:
         return operator
-    scales, bias = integer_rows(weights.scales, weights.bias, source)
+    scales, bias = integer_rows(weights.scales, weights.bias, np.float32(source.scale))
     return replace(operator, weights=replace(weights, scales=scales, bias=bias))
 
 

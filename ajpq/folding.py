@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ajpq.graph.structure import Fusion, Graph, Node
-from hw_models.network import Edge
 
 
 def folded(
@@ -40,21 +39,21 @@ def normalisation(
 
 
 def integer_rows(
-    scales: np.ndarray, bias: np.ndarray, source: Edge
+    scales: np.ndarray, bias: np.ndarray, scale_in: np.ndarray | np.float32
 ) -> tuple[np.ndarray, np.ndarray]:
     """Float32 scales and biases of rows of codes that read codes, as whole numbers and 16 bits.
 
-    Scales become bfloat16, whose relative error is at most ``2**-9``: a fortieth of what rounding
-    weights to 4 bits does, and nothing that an accuracy tells. Biases become whole steps of the
-    accumulator, ``scale_in * scales[o]``: integer hardware and every int8 file format add the bias
-    to the accumulator, and a bias between two steps would be a promise that none of them keeps.
+    Scales become bfloat16, whose relative error is at most ``2**-8``: no accuracy that could be
+    measured, with 8-bit weights neither. Biases become whole steps of the accumulator,
+    ``scale_in * scales[o]``: integer hardware and every int8 file format add the bias to the
+    accumulator, and a bias between two steps would be a promise that none of them keeps.
 
     Args:
         scales: ``[..., O]`` float32; ``bias`` likewise.
-        source: the edge that the rows read.
+        scale_in: float32, of the edge that the rows read; one number or ``[O]``.
     """
     short = torch.from_numpy(scales).to(torch.bfloat16).float().numpy()
-    step = np.float32(source.scale) * short
+    step = scale_in * short
     steps = np.rint(np.divide(bias, step, out=np.zeros_like(step), where=step != 0))
     return short, np.where(step != 0, steps * step, bias).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Bits of scales and biases in a packed file under many policies, without network IRs.
+"""Scales and biases of a packed file under many policies, without network IRs.
 
 The class of a scale or a bias (:mod:`ajpq.packed.numbers`) depends on the row, its width, and the
 grid of the layer's input. All are looked up in a table, and only their histogram is left to do.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,36 +25,60 @@ _COLUMN = np.zeros(FLOAT_BITS + 1, np.int64)
 _COLUMN[list(_WIDTHS)] = range(len(_WIDTHS))
 _CLASSES = 2**CLASS_BITS
 
-Rows = tuple[np.ndarray, np.ndarray]
-"""``[8, O]`` float32 scales of a layer's rows at every width, and their ``[8, O]`` biases."""
-
 
 @dataclass(frozen=True, eq=False)
 class RowTable:
-    """Classes of all rows of the layers in a network, shifted to 0..63.
+    """All rows of the layers of a network, at every width and with BatchNorm folded in.
 
     Attributes:
-        classes: ``[2, 2, 8, R]`` in layers that are integer, and in those that are not: classes of
-            scales and of biases, at every width.
+        scales: ``[8, R]`` float32, not rounded yet; ``biases`` likewise.
+        scale_in: ``[R]`` float32, of the edge that each row reads.
+        real_in: ``[R]`` bool: that edge is not quantized.
         lengths: number of rows of each layer.
     """
 
-    classes: np.ndarray
-    lengths: tuple[int, ...]
+    scales: np.ndarray
+    biases: np.ndarray
+    scale_in: np.ndarray
+    real_in: np.ndarray
+    lengths: np.ndarray
 
     def counts(self, widths: np.ndarray) -> np.ndarray:
         """``[2, 64]`` how often each class of scales and of biases occurs at ``widths [R]``."""
-        real = np.zeros(len(widths), np.int64)
-        if FLOAT_BITS in widths:
-            starts = np.cumsum([0, *self.lengths[:-1]])
-            real = np.repeat(np.maximum.reduceat(widths, starts) == FLOAT_BITS, self.lengths) + 0
         live = np.flatnonzero(widths)
-        found = self.classes[real[live], :, _COLUMN[widths[live]], live]
-        return np.stack([np.bincount(own, minlength=_CLASSES) for own in found.T])
+        column = _COLUMN[widths[live]]
+        found = self._integer[:, column, live]
+        if FLOAT_BITS in widths:
+            starts = np.cumsum(self.lengths) - self.lengths
+            widest = np.maximum.reduceat(widths, starts)
+            real = np.repeat(widest == FLOAT_BITS, self.lengths)[live]
+            found = np.where(real, self._exact[:, column, live], found)
+        return np.stack([np.bincount(own, minlength=_CLASSES) for own in found])
+
+    @cached_property
+    def _integer(self) -> np.ndarray:
+        """``[2, 8, R]`` classes in layers of codes alone, shifted to 0..63."""
+        short = integer_rows(self.scales, self.biases, self.scale_in)
+        exact = self.scales, self.biases
+        chosen = [np.where(self.real_in, *pair) for pair in zip(exact, short, strict=True)]
+        return self._classes(*chosen)
+
+    @cached_property
+    def _exact(self) -> np.ndarray:
+        """The same in layers with rows of real values."""
+        return self._classes(self.scales, self.biases)
+
+    def _classes(self, scales: np.ndarray, biases: np.ndarray) -> np.ndarray:
+        pair = of_scales(scales), of_biases(biases, self.scale_in * scales)
+        return np.stack([own.classes for own in pair]).astype(np.int64) + _CLASSES // 2
+
+
+Rows = tuple[np.ndarray, np.ndarray]
+"""``[8, O]`` float32 scales of all rows of a layer at every width, and ``[O]`` biases."""
 
 
 def all_rows(problem: Problem, layer: Layer) -> Rows:
-    """Scales and biases of a layer's uncompressed weights, BatchNorm folded in, not yet rounded."""
+    """Rows of a layer's uncompressed weights."""
     fusion = next(own for own in problem.graph.fusions if own.node is layer.node)
     factor, offset = folded(problem.graph, problem.state, fusion)
     weight = problem.state[layer.node.parameters["weight"]]
@@ -62,34 +87,29 @@ def all_rows(problem: Problem, layer: Layer) -> Rows:
         for width in _WIDTHS[:-1]
     ]
     scales = np.stack([*made, np.ones(layer.channels)]).astype(np.float64) * factor
-    bias = np.broadcast_to(offset.astype(np.float32), scales.shape)
-    return scales.astype(np.float32), bias
+    return scales.astype(np.float32), offset.astype(np.float32)
 
 
 def row_table(
     named: Sequence[Layer], rows: Mapping[str, Rows], kept: Masks, sources: Mapping[str, Edge]
 ) -> RowTable:
-    """The classes of the rows that stay.
+    """The rows that stay.
 
     Args:
         named: layers in execution order.
         rows: :func:`all_rows` of each.
         sources: the edge that each reads.
     """
-    own = [
-        _classes(rows[layer.name], kept[layer.node.output], sources[layer.name]) for layer in named
-    ]
-    none = np.zeros((2, 2, len(_WIDTHS), 0), np.int64)
+    stay = [kept[layer.node.output] for layer in named]
+    own = [rows[layer.name] for layer in named]
+    lengths = np.array([int(mask.sum()) for mask in stay])
+    edges = [sources[layer.name] for layer in named]
+    scales = np.concatenate([pair[0][:, mask] for pair, mask in zip(own, stay, strict=True)], 1)
+    biases = np.concatenate([pair[1][mask] for pair, mask in zip(own, stay, strict=True)])
     return RowTable(
-        np.concatenate([none, *own], axis=-1), tuple(found.shape[-1] for found in own)
+        scales,
+        np.broadcast_to(biases, scales.shape),
+        np.repeat(np.array([edge.scale for edge in edges], np.float32), lengths),
+        np.repeat([edge.bits == FLOAT_BITS for edge in edges], lengths),
+        lengths,
     )
-
-
-def _classes(rows: Rows, kept: np.ndarray, source: Edge) -> np.ndarray:
-    exact = rows[0][:, kept], rows[1][:, kept]
-    integer = exact if source.bits == FLOAT_BITS else integer_rows(*exact, source)
-    found = [
-        (of_scales(scales), of_biases(bias, np.float32(source.scale) * scales))
-        for scales, bias in (integer, exact)
-    ]
-    return np.stack([[own.classes for own in pair] for pair in found]).astype(np.int64) + _CLASSES // 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -87,14 +88,15 @@ def breakdown(file: bytes | Path) -> Breakdown:
     stream = _divided(len(sections[Section.STREAM]), [part for kind in bits for part in kind])
     rows = [len(weights.bits) for _, weights in operators]
     widths = _divided(len(sections[Section.WIDTHS]), rows)
-    layers, count = [], len(operators)
-    for place, (op, weights) in enumerate(operators):
-        reals = 4 * layer_of(weights).reals
-        layers.append(LayerBytes(op.name, *stream[place::count], widths[place], reals))
+    count = len(operators)
+    codes, of_scales, of_biases = (stream[n * count : (n + 1) * count] for n in range(3))
+    reals = [4 * layer_of(weights).reals for _, weights in operators]
+    names = [op.name for op, _ in operators]
+    parts = zip(names, codes, of_scales, of_biases, widths, reals, strict=True)
     filled = sum(1 for content in sections.values() if content)
     return Breakdown(
         frame_bytes(filled) + len(sections[Section.STRUCTURE]),
-        tuple(layers),
+        tuple(LayerBytes(*part) for part in parts),
         (sum(_content_bits(op.name, own) for op, own in operators) + sum(bits[1] + bits[2])) / 8,
     )
 
@@ -121,7 +123,7 @@ def _by_layer(numbers: Numbers, counts: Sequence[int]) -> list[float]:
     """Bits of the numbers of each layer."""
     bits = _surprise(numbers.classes) + numbers.low_bits
     ends = np.cumsum([0, *counts])
-    return [float(bits[a:b].sum()) for a, b in zip(ends, ends[1:], strict=False)]
+    return [float(bits[a:b].sum()) for a, b in pairwise(ends)]
 
 
 def _divided(total: int, weights: Sequence[float]) -> list[int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import TypeAlias
 
 import numpy as np
 from constriction import stream
@@ -16,7 +17,7 @@ from ajpq.packed.container import damaged
 from ajpq.packed.histograms import LARGEST_LEVEL, VARIANTS, Model
 from ajpq.packed.numbers import Numbers, chunks, joined
 
-Coder = stream.stack.AnsCoder
+Coder: TypeAlias = stream.stack.AnsCoder
 Group = tuple[int, np.ndarray]
 """Width, and the int8 codes of all rows of this width in one layer, in order."""
 

@@ -101,7 +101,7 @@ def split(data: bytes) -> dict[int, bytes]:
         raise damaged("its sections contradict its length")
     _check_kinds(kinds)
     found = {kind: data[a:b] for kind, (a, b) in zip(kinds, pairwise(ends), strict=True)}
-    return {kind: b"" for kind in Section} | found
+    return dict.fromkeys(map(int, Section), b"") | found
 
 
 def _check_kinds(kinds: list[int]) -> None:

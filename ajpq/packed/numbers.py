@@ -92,7 +92,7 @@ def to_biases(numbers: Numbers, steps: np.ndarray) -> np.ndarray:
 
 
 def chunks(low_bits: np.ndarray) -> list[tuple[int, int, np.ndarray]]:
-    """Low bits in pieces of at most 16: their number, how far to shift, and ``[N]`` bool of whom."""
+    """Low bits in pieces of at most 16: number of bits, how far to shift, ``[N]`` bool of whom."""
     found = []
     for shift in (0, 16):
         own = np.clip(low_bits.astype(np.int64) - shift, 0, 16)

@@ -106,15 +106,15 @@ class Parsed:
 def zero_rows(weights: Weights) -> int:
     """The scale of all rows of 0 bits if that is 0 or 1 and their bias is 0, or ``STORED``."""
     dead = weights.bits == 0
-    scales = np.unique(weights.scales[dead].view(np.uint32)).view(np.float32)
-    if weights.bias[dead].view(np.uint32).any() or len(scales) > 1:
-        return STORED
-    if len(scales) == 0:
+    if not dead.any():
         return 1
-    return int(scales[0]) if scales.tobytes() in (_ZERO, _ONE) else STORED
+    scales = {scale.tobytes() for scale in weights.scales[dead].astype(np.float32)}
+    if weights.bias[dead].astype(np.float32).view(np.uint32).any() or len(scales) > 1:
+        return STORED
+    return _ALONE.get(scales.pop(), STORED)
 
 
-_ZERO, _ONE = np.float32(0).tobytes(), np.float32(1).tobytes()
+_ALONE = {np.float32(scale).tobytes(): scale for scale in (0, 1)}
 
 
 def dump(network: Network) -> bytes:

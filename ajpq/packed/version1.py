@@ -27,7 +27,6 @@ from ajpq.packed.codes import close_stream, decode_groups, open_stream
 from ajpq.packed.container import damaged
 from ajpq.packed.layers import Layer, check_sizes, split_rows, spread
 from ajpq.packed.limits import STRUCTURE_BYTES, fits, inflate
-from hw_models.errors import AjpqError
 from hw_models.network import ACTIVATIONS, KINDS, Edge, Network, Operator, Weights
 
 VERSION = 1
@@ -40,9 +39,7 @@ _WEIGHTED = {"conv", "linear", "affine"}
 _Bits = Literal[2, 3, 4, 5, 6, 7, 8, 32]
 _Edge = tuple[str, list[_Size], _Bits, bool, _Scale]
 _Attributes = dict[str, _Scalar | list[_Scalar | list[_Scalar]]]
-_Operator = tuple[
-    str, str, list[str], str, str | None, _Attributes, list[_Size], Literal[0, 1]
-]
+_Operator = tuple[str, str, list[str], str, str | None, _Attributes, list[_Size], Literal[0, 1]]
 
 
 class Header(BaseModel):
@@ -87,9 +84,7 @@ def unpack(data: bytes) -> Network:
     header, widths = _read_header(section, len(data))
     layers = split_rows([row[6] for row in header.o if row[6]], widths)
     zero_rows = [row[7] for row in header.o if row[6]]
-    stored = [
-        (layer.bits > 0) | (kind == 1) for layer, kind in zip(layers, zero_rows, strict=True)
-    ]
+    stored = [(layer.bits > 0) | (kind == 1) for layer, kind in zip(layers, zero_rows, strict=True)]
     check_sizes(layers, len(data), len(reals))
     if len(floats) != 8 * sum(int(rows.sum()) for rows in stored):
         raise damaged("its sizes contradict each other")
@@ -141,7 +136,9 @@ def _read_weights(
         scales, bias, values = np.split(values, [count, 2 * count])
         own_reals, real_values = np.split(real_values, [layer.reals])
         placed = layer.place(groups, own_reals)
-        found.append(Weights(placed, spread(rows, scales, 0), layer.bits.copy(), spread(rows, bias, 0)))
+        found.append(
+            Weights(placed, spread(rows, scales, 0), layer.bits.copy(), spread(rows, bias, 0))
+        )
     return found
 
 

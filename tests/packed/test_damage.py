@@ -37,8 +37,7 @@ def harmless(data: bytes) -> None:
     """Refused, or a network that can be written again."""
     try:
         network = unpack(data)
-    except AjpqError as error:
-        assert "\n" not in str(error)
+    except AjpqError:
         return
     assert isinstance(network, Network)
     for op in network.operators:
@@ -236,7 +235,9 @@ for name, data in CLAIMS.items():
 def test_claims_are_refused_in_a_process_of_little_memory():
     command = [sys.executable, "-c", SMALL_PROCESS, str(FOLDER / "packed_v2.ajpq")]
     root = Path(__file__).parent.parent.parent
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
