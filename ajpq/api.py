@@ -62,6 +62,7 @@ from hw_models.network import Network
 from hw_models.registry import load_target
 
 BASE_WEIGHTS = "base.safetensors"
+VERIFIED = "verified.json"
 
 __all__ = ["compare", "compress", "export", "replay", "report", "search", "verify"]
 
@@ -395,7 +396,7 @@ def verify(
             f"{run_dir} does not replay: it states top1_test {stated}, the reference gives "
             f"{expected.top1}"
         )
-    save_json(out / "verified.json", record(expected, files, verdicts))
+    save_json(out / VERIFIED, record(expected, files, verdicts))
     return verdicts
 
 

@@ -64,6 +64,7 @@ def _export(run: Path, names: list[str], folder: Path, verify: bool, license: st
         return
     verdicts = api.verify(run, names, folder, progress=ConsoleProgress(console))
     console.print(verdict_table(paths, verdicts))
+    console.print(f"{folder / api.VERIFIED}")
     failed = [name for name, verdict in verdicts.items() if not verdict.ok]
     if failed:
         reasons = "; ".join(f"{name}: {verdicts[name].note}" for name in failed)
@@ -73,18 +74,18 @@ def _export(run: Path, names: list[str], folder: Path, verify: bool, license: st
 def verdict_table(paths: Sequence[Path], verdicts: Mapping[str, Verdict]) -> Table:
     """One row per file."""
     table = Table()
-    for heading in ("format", "file"):
-        table.add_column(heading)
-    for heading in ("bytes", "top-1 %", "same class %"):
+    table.add_column("format", no_wrap=True)
+    table.add_column("file", overflow="fold")
+    for heading in ("bytes", "top-1 %", "agree %"):
         table.add_column(heading, justify="right")
-    for heading in ("ok", "by"):
-        table.add_column(heading)
+    table.add_column("ok")
+    table.add_column("run by", overflow="fold")
     for path, (name, verdict) in zip(paths, verdicts.items(), strict=True):
         figures = [
             "-" if value is None else f"{value:.2f}" for value in (verdict.top1, verdict.agreement)
         ]
         ok = "yes" if verdict.ok else "[red]no[/red]"
-        table.add_row(name, str(path), f"{path.stat().st_size:,}", *figures, ok, verdict.note)
+        table.add_row(name, path.name, f"{path.stat().st_size:,}", *figures, ok, verdict.note)
     return table
 
 

@@ -44,7 +44,7 @@ class CompressedModule(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images ``[N, C, H, W]`` to logits ``[N, classes]``."""
-        copied = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
+        copied = images.to(torch.float32, copy=True)  # the first module works in place
         values = {self.input: self.quantize_images(copied)}
         for name, inputs, output, unread in self.wiring:
             values[output] = getattr(self, name)(*(values[edge] for edge in inputs))

@@ -67,10 +67,14 @@ class Expected:
 
     def within_rounding(self, logits: np.ndarray, runner: str) -> Verdict:
         """For runtimes that round differently: nearly all classes, and the same accuracy."""
-        found = self._compared(logits)
-        difference = abs(found[0] - self.top1)
-        ok = found[1] >= LEAST_AGREEMENT_PERCENT and difference <= MOST_DIFFERENCE_POINTS + 1e-9
-        return Verdict(ok, runner, *found)
+        found, same = self._compared(logits)
+        difference = round(abs(found - self.top1), 9)
+        note = runner
+        if same < LEAST_AGREEMENT_PERCENT:
+            note += f"; another class for more than {100 - LEAST_AGREEMENT_PERCENT} % of the images"
+        if difference > MOST_DIFFERENCE_POINTS:
+            note += f"; top-1 {difference:.2f} points away, more than {MOST_DIFFERENCE_POINTS}"
+        return Verdict(note == runner, note, found, same)
 
     def bit_equal(self, logits: np.ndarray, runner: str) -> Verdict:
         """For what computes as the reference does: every bit of every logit."""

@@ -168,6 +168,29 @@ def test_exports_run_and_agree_with_the_reference(finished, tmp_path):
     assert load_policy(tmp_path / "out" / "policy.json").hash == result["policy"]
 
 
+def test_exported_files_are_verified_on_the_test_images(finished, tmp_path):
+    run, out = finished[0], tmp_path / "out"
+    outcome = command("export", run, "--format", "all", "--out", out, "--verify")
+    found = json.loads((out / "verified.json").read_text())
+    result = json.loads((run / "result.json").read_text())
+    assert found["reference_top1"] == result["found"]["top1_test"]
+    assert found["policy"] == result["policy"]
+    assert {path.name for path in out.iterdir()} == {
+        "verified.json",
+        *(own["file"] for own in found["files"].values()),
+    }
+    failed = [name for name, own in found["files"].items() if not own["ok"]]
+    assert set(failed) <= {"tflite"}  # one of 359 images is more than its tenth of a point
+    assert found["files"]["tflite"]["agreement"] >= 99.5
+    assert outcome.returncode == (2 if failed else 0), outcome.stderr
+    assert all(name in outcome.stderr for name in failed)
+    assert "onnx-blocked" in outcome.stdout
+    ledger = (run / "test_ledger.jsonl").read_text().splitlines()
+    look = json.loads(ledger[-1])
+    assert look["occasion"] == f"{run.name} (exported files)"
+    assert look["top1_test"]["packed"] == pytest.approx(found["reference_top1"], abs=1e-4)
+
+
 def test_a_run_folder_needs_nothing_but_the_data(finished, tmp_path, monkeypatch):
     monkeypatch.setenv("AJPQ_CACHE", str(tmp_path / "empty"))
     outcome = command("export", finished[0], "--format", "packed", "--out", tmp_path / "out")

@@ -109,7 +109,7 @@ def test_every_file_gives_the_answers_of_the_reference(name, tmp_path):
     for key in ("onnx", "onnx-blocked", "qonnx", "tflite"):
         assert verdicts[key].agreement >= 99.5
     assert verdicts["vela"].top1 is None
-    assert "accuracy is that of the tflite file" in verdicts["vela"].note
+    assert "the accuracy is that of the tflite file" in verdicts["vela"].note
 
 
 def test_a_file_of_another_network_is_found_out(tmp_path):
