@@ -1,4 +1,4 @@
-"""The Python API: ``search``, ``compare``, ``compress``, ``replay``, ``export``, ``report``."""
+"""The Python API: what the commands do, as functions."""
 
 from __future__ import annotations
 
@@ -6,45 +6,41 @@ import dataclasses
 import functools
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from agents.config import load_agent_config
 from agents.searchers import searcher
 from ajpq.base import build_problem
 from ajpq.checkpoints import save_tensors
 from ajpq.comparison import compare
-from ajpq.config import CompressConfig, FinalRound, RunConfig, SearchConfig
+from ajpq.config import CompressConfig, FinalRound, ReplayConfig, RunConfig, SearchConfig
 from ajpq.contest import contest
-from ajpq.evaluate import Metrics, exact_costs, measured
-from ajpq.executor import thread_count
+from ajpq.evaluate import Metrics
 from ajpq.exporters import EXPORTERS
-from ajpq.finalists import Finalist, run_finals, validation_images
+from ajpq.finalists import Finalist, run_finals
 from ajpq.judge import judge
-from ajpq.policy import CompressionPolicy, check_policy, load_policy, uniform_policy
-from ajpq.problem import Problem, fine_tune, network_of
+from ajpq.policy import CompressionPolicy, check_policy, uniform_policy
+from ajpq.problem import Problem, network_of
 from ajpq.progress import Progress, SilentProgress
 from ajpq.proposals import propose
 from ajpq.quantizers import make_quantizer
-from ajpq.reference import simulate
+from ajpq.replaying import problem_of, replay, reprice, shrunk
 from ajpq.reporting import write_report
-from ajpq.results import build_result, record_test, reference_top1_test
+from ajpq.results import build_result
 from ajpq.runs.candidates import CandidateLog
+from ajpq.runs.finished import load_finished
 from ajpq.runs.folder import (
     check_new,
     check_resumable,
     create_run,
     load_config,
-    load_result,
-    load_weights,
-    save_json,
     save_pareto,
     save_weights,
 )
 from ajpq.runs.journal import Journal, recorded_seconds
+from ajpq.runs.seal import BASE_WEIGHTS, load_sealed, save_result
 from envs.budget import Budget, reward
 from envs.build import build_task
 from envs.measured import described_fit, journalled, measured_first
@@ -52,9 +48,17 @@ from envs.task import CompressionTask
 from hw_models.errors import AjpqError, UnknownNameError
 from hw_models.registry import load_target
 
-BASE_WEIGHTS = "base.safetensors"
-
-__all__ = ["compare", "compress", "export", "replay", "report", "search"]
+__all__ = [
+    "carry",
+    "compare",
+    "compress",
+    "export",
+    "replay",
+    "report",
+    "reprice",
+    "search",
+    "shrunk",
+]
 
 
 def search(
@@ -93,7 +97,7 @@ def search(
         task, log = _task(config, problem, run_dir, started)
     journalled(measurements, log.journal)
     if (run_dir / "result.json").exists():
-        result = load_result(run_dir)
+        result, _ = load_sealed(run_dir)
         _tidy(run_dir)
         progress.result(result, task.budget)
         return result
@@ -174,16 +178,55 @@ def compress(
     Raises:
         AjpqError: bad input, or a width that the target does not store.
     """
-    started = time.monotonic()
-    progress = progress or SilentProgress()
     _check_folder(run_dir, config, resume)
     _check_widths(config)
+    return _given(config, run_dir, functools.partial(_uniform, config), progress)
+
+
+def carry(
+    config: ReplayConfig,
+    run_dir: Path,
+    policy: CompressionPolicy,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Give a network a policy that another run has found; measure once on test images.
+
+    Args:
+        config: what to do; see :func:`ajpq.replaying.carried`.
+        run_dir: a new folder, or with ``resume`` the folder of a run that was interrupted.
+        progress: told what happens; silent by default.
+
+    Returns:
+        The content of ``result.json``.
+
+    Raises:
+        AjpqError: bad input, or a policy that does not fit the network or the target; the message
+            names the layer.
+    """
+    _check_folder(run_dir, config, resume)
+    own = {name: len(layer.weight_bits) for name, layer in policy.layers.items()}
+    check_policy(policy, own, load_target(config.target))  # before anything is trained
+    return _given(config, run_dir, lambda problem: policy, progress)
+
+
+def _given(
+    config: CompressConfig | ReplayConfig,
+    run_dir: Path,
+    policy_for: Callable[[Problem], CompressionPolicy],
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """A run whose policy is known before it starts."""
+    started = time.monotonic()
+    progress = progress or SilentProgress()
     with progress.phase("loading network, data and target"):
         problem = build_problem(config, on_step=progress.base_step)
-        policy = _uniform(config, problem)
+        policy = policy_for(problem)
+        check_policy(policy, problem.channels, problem.target)
     _begin(config, problem, run_dir)
     if (run_dir / "result.json").exists():
-        result = load_result(run_dir)
+        result, _ = load_sealed(run_dir)
         _tidy(run_dir)
     else:
         with progress.phase("fine-tuning"):
@@ -219,9 +262,7 @@ def _uniform(config: CompressConfig, problem: Problem) -> CompressionPolicy:
     policy = uniform_policy(
         problem.channels, config.weight_bits, config.activation_bits, config.outer_bits
     )
-    policy = policy.model_copy(update={"quantizer": problem.quantizer})
-    check_policy(policy, problem.channels, problem.target)
-    return policy
+    return policy.model_copy(update={"quantizer": problem.quantizer})
 
 
 def _check_folder(run_dir: Path, config: RunConfig, resume: bool) -> None:
@@ -250,7 +291,7 @@ def _finish(
         seconds=max(time.monotonic() - started, recorded_seconds(run_dir / "journal.jsonl")),
         run_dir=run_dir,
     )
-    save_json(run_dir / "result.json", result)
+    save_result(run_dir, result)
     _tidy(run_dir)
     return result
 
@@ -262,58 +303,6 @@ def _tidy(run_dir: Path) -> None:
     shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
 
 
-def replay(
-    run_dir: Path, *, retrain: bool = False, progress: Progress | None = None
-) -> dict[str, Any]:
-    """Rebuild the compressed network of a run and measure it again.
-
-    Args:
-        retrain: repeat the fine-tuning from the policy instead of loading the weights.
-
-    Returns:
-        ``{"recorded": M, "replayed": M}`` with the metrics that can be measured again.
-
-    Raises:
-        AjpqError: a metric differs from what the run recorded.
-    """
-    progress = progress or SilentProgress()
-    config, result = load_config(run_dir), load_result(run_dir)
-    policy = load_policy(run_dir / "policy.json")
-    with progress.phase("loading network, data and target"):
-        problem = build_problem(_with_own_base(config, run_dir))
-    check_policy(policy, problem.channels, problem.target)
-    if retrain:
-        with (
-            progress.phase("repeating the fine-tuning"),
-            thread_count(result.get("threads") or torch.get_num_threads()),
-        ):
-            weights = fine_tune(problem, policy, config.full_recipe, progress.watch("replay"))
-    else:
-        weights = load_weights(run_dir / "weights.safetensors")
-    with progress.phase("measuring"):
-        network = network_of(problem, policy, weights)
-        costs, sample = exact_costs(network, problem.target), validation_images(problem)
-        metrics = measured(costs, simulate(network, sample.images), sample)
-        replayed = {
-            **metrics.model_dump(mode="json", exclude={"kl"}),
-            "top1_test": reference_top1_test(problem, network),
-        }
-    answer = {"found": replayed["top1_test"]}
-    record_test(problem, run_dir, f"{run_dir.name} (replay)", policy.hash, answer)
-    noisy = {"latency_s", "energy_j"} if problem.target.measured else set()
-    recorded = {k: v for k, v in result["found"].items() if k in replayed.keys() - noisy}
-    for key, value in recorded.items():
-        if value != replayed[key]:
-            raise AjpqError(f"{run_dir} does not replay: {key} was {value}, is {replayed[key]}")
-    return {"recorded": recorded, "replayed": {key: replayed[key] for key in recorded}}
-
-
-def _with_own_base(config: RunConfig, run_dir: Path) -> RunConfig:
-    """``config`` with the uncompressed weights that the run kept: it needs no other file."""
-    base = run_dir / BASE_WEIGHTS
-    return config.model_copy(update={"checkpoint": str(base)}) if base.exists() else config
-
-
 def export(run_dir: Path, formats: Sequence[str], out: Path) -> list[Path]:
     """Write the compressed network of a finished run in the given formats.
 
@@ -323,13 +312,10 @@ def export(run_dir: Path, formats: Sequence[str], out: Path) -> list[Path]:
     for name in formats:
         if name not in EXPORTERS:
             raise UnknownNameError("format", name, EXPORTERS)
-    config = load_config(run_dir)
-    policy = load_policy(run_dir / "policy.json")
-    problem = build_problem(_with_own_base(config, run_dir))
-    check_policy(policy, problem.channels, problem.target)
-    network = network_of(problem, policy, load_weights(run_dir / "weights.safetensors"))
+    run = load_finished(run_dir)
+    network = network_of(problem_of(run), run.policy, run.weights)
     out.mkdir(parents=True, exist_ok=True)
-    return [EXPORTERS[name](network, policy, out) for name in formats]
+    return [EXPORTERS[name](network, run.policy, out) for name in formats]
 
 
 def report(run_dir: Path) -> Path:
