@@ -62,7 +62,12 @@ def parsed_yaml(text: str) -> Any:
         raise ValueError(_TOO_DEEP) from None
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(str(error).splitlines()[0]) from error
-    except (ArithmeticError, LookupError, AttributeError, TypeError) as error:  # `!!int ""` and such
+    except (
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:  # `!!int ""` and such
         raise ValueError(f"a value does not fit its tag ({type(error).__name__})") from error
     _check_form(content)
     return content

@@ -39,23 +39,6 @@ from tests.modules import (
 )
 
 
-class ConcatGroupedNet(nn.Module):
-    """A user's network: grouped convolutions on both sides of a concatenation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = conv_bn(3, 8)
-        self.left = conv_bn(8, 8, 3, groups=2)
-        self.right = nn.Conv2d(8, 4, 1)
-        self.grouped = conv_bn(12, 12, 3, groups=4, stride=2)
-        self.head = nn.Linear(12, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.stem(x))
-        x = torch.cat([F.relu(self.left(x)), self.right(x)], 1)
-        return self.head(F.relu(self.grouped(x)).mean((2, 3)))
-
-
 @cache
 def network(name: str) -> tuple[Graph, dict[str, Tensor]]:
     """Graph and float64 tensors."""
@@ -63,24 +46,19 @@ def network(name: str) -> tuple[Graph, dict[str, Tensor]]:
         graph, state = traced(name)
     else:
         torch.manual_seed(0)
-        if name == "concat_grouped":
-            model, shape = ConcatGroupedNet(), (3, 12, 12)
-        else:
-            shape = (3, 32, 32)
-            model = build_model(name, in_channels=3, classes=10, image_size=32)
-        graph = trace(randomize_batchnorm(model).eval(), shape)
+        model = build_model(name, in_channels=3, classes=10, image_size=32)
+        graph = trace(randomize_batchnorm(model).eval(), (3, 32, 32))
         state = model.state_dict()
     return graph, {n: v.double() if v.is_floating_point() else v for n, v in state.items()}
 
 
-SMALL = (*NETWORKS, "concat_grouped")
 LARGE = ("resnet20", "mobilenet_v2_x0_5", "torchvision:resnet18", "mobilenet_v3_small")
 
 
 def pruned_in_groups(graph: Graph, rng: np.random.Generator, share: float) -> CompressionPolicy:
     """Whole groups of coupled channels pruned, and some rows of others."""
     groups = channel_groups(graph)
-    labels = np.unique(np.concatenate([own for own in groups.values()]))
+    labels = np.unique(np.concatenate(list(groups.values())))
     gone = rng.choice(labels, int(share * len(labels)), replace=False)
     channels = {layer.name: groups[layer.node.output] for layer in layers(graph)}
     *_, last = channels
@@ -137,7 +115,7 @@ def check_shapes(graph, tensors, policy, module) -> None:
 
 @settings(deadline=None, max_examples=80)
 @given(
-    name=st.sampled_from(sorted(SMALL)),
+    name=st.sampled_from(sorted(NETWORKS)),
     seed=st.integers(0, 2**32),
     zeros=st.integers(0, 6),
     together=st.booleans(),
@@ -164,7 +142,7 @@ def test_it_does_so_for_networks_of_the_field(name):
     assert count(module) < 0.7 * count(whole)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_it_is_an_ordinary_module(name):
     graph, tensors = network(name)
     state = {n: v.float() if v.is_floating_point() else v for n, v in tensors.items()}
@@ -284,3 +262,31 @@ def test_torch_pruning_arrives_at_the_same_network():
     assert (ours(x) - model(x)).abs().max() < 1e-12
     theirs = {name: value.shape for name, value in model.named_parameters()}
     assert {name: value.shape for name, value in ours.named_parameters()} == theirs
+
+
+class WideShuffleNet(nn.Module):
+    """A shuffle of so many channels that they are gathered by index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, 24)
+        self.head = nn.Linear(24 * 9, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.stem(x)), 4)
+        shuffled = x.view(-1, 2, 12, 3, 3).transpose(1, 2).reshape(-1, 24, 3, 3)
+        return self.head(shuffled.flatten(1))
+
+
+def test_many_channels_in_another_order():
+    torch.manual_seed(0)
+    graph = trace(model := randomize_batchnorm(WideShuffleNet()).double().eval(), (3, 12, 12))
+    x = images(3).double()
+    policy = pruning_policy(graph, {"stem.0": [0, 3, 23]})
+    module = shrink(graph, model.state_dict(), policy)
+    with torch.no_grad():
+        wanted = execute(graph, zeroed(graph, model.state_dict(), policy), x)
+        torch.testing.assert_close(module(x), wanted)
+    assert module.head.weight.shape == (5, 21 * 9)
+    again = trace(module, (3, 12, 12))
+    assert [layer.channels for layer in layers(again)] == [21, 5]

@@ -29,7 +29,9 @@ def save_result(run_dir: Path, result: Mapping[str, Any]) -> None:
 
 
 def load_sealed(run_dir: Path) -> tuple[dict[str, Any], bool]:
-    """The content of ``result.json`` without the checksums, and whether there are any; an older run has none.
+    """The content of ``result.json`` without the checksums, and whether there are any.
+
+    A run that is older than checksums has none.
 
     Raises:
         AjpqError: the run has not finished, or a file is not the one that it has left.

@@ -61,10 +61,12 @@ def outcome(run, problem):
     try:
         load(run, problem)
     except AjpqError as error:
-        assert "\n" not in str(error)
-        assert len(str(error)) < 2000
-        return str(error)
-    return None
+        message = str(error)
+    else:
+        return None
+    assert "\n" not in message
+    assert len(message) < 2000
+    return message
 
 
 damages = st.one_of(
@@ -207,7 +209,9 @@ def test_values_of_wrong_types_in_the_configuration_are_named(copies):
     config = yaml.safe_load((run / "config.yaml").read_text())
     for key, value in (("seed", "x"), ("mean", 3), ("recipe", []), ("validation_share", "nan")):
         content = yaml.safe_dump({**config, key: value}).encode()
-        message = with_damage(run, "config.yaml", content, lambda text=content: outcome(run, problem))
+        message = with_damage(
+            run, "config.yaml", content, lambda text=content: outcome(run, problem)
+        )
         assert key in message
 
 
