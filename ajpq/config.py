@@ -141,7 +141,7 @@ class ProblemConfig(_Frozen):
     model: str = "resnet8"
     data: str = "digits"
     checkpoint: str | None = None
-    image_size: int | None = Field(default=None, ge=1)
+    image_size: int | None = Field(default=None, ge=1, le=8192)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     seed: int = Field(default=0, ge=0, lt=2**32)

@@ -81,7 +81,7 @@ def _read_points(path: Path) -> tuple[Point, ...]:
     """Rows without an accuracy are left out."""
     try:
         points = [_read_point(row) for row in csv.DictReader(_text(path).splitlines())]
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise AjpqError(f"{path} is damaged: {error}") from error
     return tuple(point for point in points if point is not None)
 

@@ -143,12 +143,14 @@ def test_a_policy_or_weights_of_another_network_are_refused_with_the_layers_name
     first = next(iter(other.layers))
     layers = {f"{first}x": other.layers[first], **other.layers}
     other.model_copy(update={"layers": layers}).save(tmp_path / "other.json")
-    line = refused(finished, "--policy", tmp_path / "other.json")
+    new = tmp_path / "new"
+    line = refused(finished, "--policy", tmp_path / "other.json", "--run-dir", new)
     assert f"differ at layer '{first}x': the network has no such layer" in line
-    line = refused(finished, "--model", "resnet20", "--checkpoint", finished / "base.safetensors")
+    base = finished / "base.safetensors"
+    line = refused(finished, "--model", "resnet20", "--checkpoint", base, "--run-dir", new)
     assert "does not fit the model" in line
     assert "'" in line
-    assert not Path("runs").exists()
+    assert not new.exists()
 
 
 def test_new_folders_are_for_new_runs(finished, tmp_path):
