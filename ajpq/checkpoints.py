@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ajpq.files import write_atomically
 from hw_models.errors import AjpqError, UnknownNameError
+from hw_models.plain import parsed_json
 
 PUBLIC_CHECKPOINTS_URL = (
     "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
@@ -31,6 +32,17 @@ PUBLIC_CHECKPOINTS = {
     "resnet110": "resnet110-1d1ed7c2.th",
 }
 _METADATA_KEY = "ajpq"
+# What the library raises on a file that is none, or whose header describes impossible tensors.
+_DAMAGED = (
+    safetensors.SafetensorError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+)
 _WRAPPERS = ("state_dict", "model")
 
 
@@ -59,9 +71,10 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safetensors.safe_open(str(path), framework="pt", device="cpu") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, json.loads(header.get(_METADATA_KEY, "{}"))
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
-        raise AjpqError(f"weights {str(path)!r}: damaged safetensors file: {error}") from error
+        return tensors, parsed_json(header.get(_METADATA_KEY, "{}"))
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split())[:200]
+        raise AjpqError(f"weights {str(path)!r}: damaged safetensors file: {reason}") from error
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:

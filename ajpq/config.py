@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -21,6 +20,7 @@ from ajpq.finetune.recipe import Recipe
 from ajpq.limits import Limit, parse_limit
 from ajpq.policy import ACTIVATION_BITS, QuantizerSpec
 from hw_models.errors import AjpqError, UnknownNameError
+from hw_models.plain import clipped, parsed_yaml, read_text, shown
 
 
 class _Frozen(BaseModel):
@@ -45,11 +45,11 @@ def read_yaml(folder: str, what: str, name: str) -> dict[str, Any]:
     if path is None:
         raise UnknownNameError(what, name, known)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = parsed_yaml(read_text(path))
     except OSError as error:
         raise AjpqError(f"cannot read the {what} {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AjpqError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    except ValueError as error:
+        raise AjpqError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise AjpqError(f"{path} holds no {what}: expected a mapping of keys to values")
     return content
@@ -61,8 +61,8 @@ def validated(model: type[BaseModel], content: dict[str, Any], source: str) -> A
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "value"
-        got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        where = clipped(".".join(str(part) for part in first["loc"])) or "value"
+        got = "" if isinstance(first["input"], dict) else f", got {shown(first['input'])}"
         message = first["msg"].removeprefix("Value error, ")
         raise AjpqError(f"{source}: {where}: {message}{got}") from error
 
@@ -141,7 +141,7 @@ class ProblemConfig(_Frozen):
     model: str = "resnet8"
     data: str = "digits"
     checkpoint: str | None = None
-    image_size: int | None = Field(default=None, ge=1)
+    image_size: int | None = Field(default=None, ge=1, le=8192)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -292,8 +292,25 @@ class CompressConfig(ProblemConfig):
         return self.recipe
 
 
-_KINDS = ("search", "compress", "compare")
-RunConfig = SearchConfig | CompressConfig
+class ReplayConfig(ProblemConfig):
+    """A policy that another run has found, on this network: no search, one recipe.
+
+    Attributes:
+        policy: hash of the policy, which is in the run folder.
+    """
+
+    kind: Literal["replay"] = "replay"
+    policy: str
+    recipe: Recipe
+
+    @property
+    def full_recipe(self) -> Recipe:
+        """What the network was fine-tuned with."""
+        return self.recipe
+
+
+_KINDS = ("search", "compress", "compare", "replay")
+RunConfig = SearchConfig | CompressConfig | ReplayConfig
 Run = TypeVar("Run", bound=ProblemConfig)
 
 

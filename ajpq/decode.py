@@ -10,7 +10,7 @@ import tyro
 from ajpq import api, cli
 from ajpq.cli import Bound, Limits, option
 from ajpq.config import SearchConfig, on_top, validated_run
-from ajpq.runs.folder import load_config
+from ajpq.runs.finished import load_finished
 from hw_models.errors import AjpqError
 
 
@@ -39,7 +39,7 @@ def main(
         run_dir: where results go; default runs/<model>-<time>.
         resume: continue in --run-dir after an interruption.
     """
-    config = load_config(run)
+    config = load_finished(run).config
     if not isinstance(config, SearchConfig):
         raise AjpqError(f"{run} is no search, so there is nothing to decode")
     overrides: dict[str, Any] = {
@@ -48,12 +48,10 @@ def main(
     }
     if not overrides:
         raise AjpqError("give the new budget: --latency-ratio, --size-ratio or --limit")
-    base = run / api.BASE_WEIGHTS
     settings = validated_run(
         SearchConfig,
         {
             **on_top(config.model_dump(), overrides),
-            "checkpoint": str(base) if base.exists() else config.checkpoint,
             "agent_from": str(run),
             "budget_range": 1.0,
             "episodes": episodes,

@@ -14,16 +14,18 @@ from ajpq import cli
 from ajpq.exporters import FORMATS
 from ajpq.exporters.check import files_in, inspect
 from ajpq.exporters.expected import Verdict
+from ajpq.exporters.source import CARD_FILE, packed_file
 from ajpq.progress import ConsoleProgress
 from ajpq.reporting.inspected import print_inspection
 from hw_models.errors import AjpqError
 
 ALL = "all"
+DEFAULT = ("policy", "onnx", "packed")
 
 
 def main(
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = None,
-    format: str = "policy,onnx,packed",
+    format: Annotated[str, cli.option("NAMES", "policy,onnx,packed")] = "",
     out: Path | None = None,
     verify: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     license: Annotated[str | None, cli.option("NAME", "default: unknown")] = None,
@@ -48,23 +50,32 @@ def main(
     if check is not None:
         return _check(check)
     assert run is not None
-    asked = [name.strip() for name in format.split(",") if name.strip()]
-    names = list(FORMATS) if asked == [ALL] else asked
-    _export(run, names, out or (run.parent if run.is_file() else run) / "export", verify, license)
+    folder = out or (run.parent if run.is_file() else run) / "export"
+    _export(run, formats_asked(run, format), folder, verify, license)
+
+
+def formats_asked(run: Path, text: str) -> list[str]:
+    """The formats that ``--format`` names; a packed file holds no policy to write."""
+    asked = [name.strip() for name in text.split(",") if name.strip()] or list(DEFAULT)
+    every = list(FORMATS) if asked == [ALL] else asked
+    if packed_file(run) and (not text or asked == [ALL]):
+        return [name for name in every if name != "policy"]
+    return every
 
 
 def _export(run: Path, names: list[str], folder: Path, verify: bool, license: str | None) -> None:
-    from ajpq import api  # takes seconds, and a check needs nothing of it
+    from ajpq import exporting  # takes seconds, and a check needs nothing of it
 
     console = Console()
-    paths = api.export(run, names, folder, license=license)
+    progress = ConsoleProgress(console)
+    paths = exporting.export(run, names, folder, license=license, note=progress.note)
     if not verify:
-        for path in [*paths, folder / "README.md"]:
+        for path in [*paths, folder / CARD_FILE]:
             console.print(f"{path}  {path.stat().st_size:,} bytes")
         return
-    verdicts = api.verify(run, names, folder, progress=ConsoleProgress(console))
+    verdicts = exporting.verify(run, names, folder, progress=progress)
     console.print(verdict_table(paths, verdicts))
-    console.print(f"{folder / api.VERIFIED}")
+    console.print(f"{folder / exporting.VERIFIED}")
     failed = [name for name, verdict in verdicts.items() if not verdict.ok]
     if failed:
         reasons = "; ".join(f"{name}: {verdicts[name].note}" for name in failed)

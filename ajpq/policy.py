@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, field_validator
 
+from ajpq.files import write_atomically
 from hw_models.base import Target
 from hw_models.errors import AjpqError
+from hw_models.plain import clipped, read_json, shown
 
 WEIGHT_BITS = (0, 2, 3, 4, 5, 6, 7, 8, 32)
 ACTIVATION_BITS = (2, 3, 4, 5, 6, 7, 8, 32)
@@ -29,7 +31,7 @@ class LayerPolicy(_Frozen):
         activation_bits: width of the codes that the layer reads.
     """
 
-    weight_bits: tuple[int, ...] = Field(min_length=1)
+    weight_bits: Annotated[tuple[int, ...], FailFast()] = Field(min_length=1)
     activation_bits: int = 8
 
     @field_validator("weight_bits")
@@ -80,34 +82,36 @@ class CompressionPolicy(_Frozen):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def save(self, path: Path) -> None:
-        """Write JSON with the hash beside the content."""
+        """Write JSON with the hash beside the content, atomically."""
         content = {"hash": self.hash, **self.model_dump(mode="json")}
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def load_policy(path: Path) -> CompressionPolicy:
     """Read and verify a policy.
 
+    A file without a hash, written by hand for example, is taken as it is.
+
     Raises:
         AjpqError: the file is missing, is no policy, or its hash does not match its content.
     """
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         if not isinstance(content, dict):
             raise ValueError("it holds no object")
-        stated = content.pop("hash", None)
+        hashed, stated = "hash" in content, content.pop("hash", None)
         policy = CompressionPolicy.model_validate(content)
     except OSError as error:
         raise AjpqError(f"cannot read the policy {path}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = clipped(".".join(map(str, first["loc"])))
         raise AjpqError(f"{path} is not a valid policy: {where}: {first['msg']}") from error
     except ValueError as error:
         raise AjpqError(f"{path} is not a policy: {error}") from error
-    if stated is not None and stated != policy.hash:
+    if hashed and stated != policy.hash:
         raise AjpqError(
-            f"{path} was altered: its content hashes to {policy.hash}, it says {stated}"
+            f"{path} was altered: its content hashes to {policy.hash}, it says {shown(stated)}"
         )
     return policy
 
@@ -141,7 +145,9 @@ def check_policy(policy: CompressionPolicy, channels: dict[str, int], target: Ta
     Raises:
         AjpqError: naming the layer and the value that does not fit.
     """
-    for name in policy.layers.keys() ^ channels.keys():
+    for name in [*policy.layers, *channels]:
+        if name in policy.layers and name in channels:
+            continue
         side = "the network has no such layer" if name in policy.layers else "the policy lacks it"
         raise AjpqError(f"policy and network differ at layer {name!r}: {side}")
     for name, layer in policy.layers.items():

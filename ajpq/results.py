@@ -18,7 +18,8 @@ from ajpq.graph.execute import channels_last, execute, frozen_batchnorm
 from ajpq.graph.structure import Graph
 from ajpq.problem import Problem, direct_weights, network_of
 from ajpq.reference import prepare
-from ajpq.runs.folder import append_to_ledger, versions
+from ajpq.runs.folder import append_to_ledger
+from ajpq.surroundings import surroundings
 from hw_models.network import Network, bops, macs
 
 
@@ -47,7 +48,7 @@ def build_result(
         "seed": seed,
         "threads": winner.threads,
         "seconds": round(seconds, 1),
-        "versions": versions(),
+        **surroundings(),
     }
 
 

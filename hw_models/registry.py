@@ -7,7 +7,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from hw_models.analytic.bismo import Bismo
@@ -20,6 +19,7 @@ from hw_models.device_lut import DeviceLut
 from hw_models.errors import AjpqError, UnknownNameError
 from hw_models.ethos_u import EthosU
 from hw_models.host_cpu import HostCpu
+from hw_models.plain import parsed_yaml, read_text, shown
 from hw_models.plugins import is_object_spec, load_object
 from hw_models.size_only import SizeOnly
 
@@ -82,7 +82,10 @@ def _changes(spec: str, changes: list[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals:
             raise AjpqError(f"target {spec!r}: expected key=value behind a comma, got {text!r}")
-        found[key.strip()] = yaml.safe_load(value)
+        try:
+            found[key.strip()] = parsed_yaml(value)
+        except ValueError as error:
+            raise AjpqError(f"target {spec!r}: {text!r} is not YAML: {error}") from error
     return found
 
 
@@ -110,11 +113,13 @@ def _from_entry_point(point: importlib.metadata.EntryPoint) -> Target:
 
 def _from_file(path: Path, spec: str, changed: dict[str, Any]) -> Target:
     try:
-        text = path.read_text()
+        text = read_text(path)
     except OSError as error:
         raise AjpqError(f"cannot read the target {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise AjpqError(f"the target {path} is not a text file") from error
+    except ValueError as error:
+        raise AjpqError(f"the target {path}: {error}") from error
     name = ",".join([path.stem, *spec.split(",")[1:]])
     return _from_text(text, name, f"target {path}", changed, path.parent)
 
@@ -124,9 +129,9 @@ def _from_text(
 ) -> Target:
     """``folder``: where the files are that the text names."""
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise AjpqError(f"{label} is not YAML: {_line(error)}") from error
+        content = parsed_yaml(text)
+    except ValueError as error:
+        raise AjpqError(f"{label} is not YAML: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("family"), str):
         raise AjpqError(f"{label}: expected a mapping with the key 'family'")
     family = content.pop("family")
@@ -146,7 +151,7 @@ def _build(family: type[Target], parameters: dict[Any, Any], label: str) -> Targ
         message = first["msg"].removeprefix("Value error, ")
         if not where:  # said by the family itself, of more than one parameter
             raise AjpqError(f"{label}: {message}") from error
-        given = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        given = "" if first["type"] == "missing" else f", got {shown(first['input'])}"
         raise AjpqError(f"{label}: {where}: {message}{given}") from error
     except TypeError as error:
         raise AjpqError(f"{label}: {_line(error)}") from error

@@ -197,6 +197,23 @@ class FunctionalNet(nn.Module):
         return F.linear(x.mean((-1, -2)), self.head, self.offset)
 
 
+class ConcatGroupedNet(nn.Module):
+    """Grouped convolutions on both sides of a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, 8)
+        self.left = conv_bn(8, 8, 3, groups=2)
+        self.right = nn.Conv2d(8, 4, 1)
+        self.grouped = conv_bn(12, 12, 3, groups=4, stride=2)
+        self.head = nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        x = torch.cat([F.relu(self.left(x)), self.right(x)], 1)
+        return self.head(F.relu(self.grouped(x)).mean((2, 3)))
+
+
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "option_a": OptionANet,
     "concat": ConcatNet,
@@ -206,6 +223,7 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "gated": GatedNet,
     "shuffle": ShuffleNet,
     "functional": FunctionalNet,
+    "concat_grouped": ConcatGroupedNet,
 }
 
 

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from ajpq.apply import apply_policy, apply_unshrunk
 from ajpq.graph.execute import execute, mask_pruned
 from ajpq.graph.structure import layers
+from ajpq.graph.trace import trace
 from ajpq.grids import edge_grids, fake_quantize
 from ajpq.policy import LayerPolicy
 from ajpq.reference import prepare, simulate
@@ -159,3 +161,16 @@ def test_average_pooling_counts_like_pytorch(include, ceil):
     )
     network = Network("pool", "input", "out", edges, operators)
     torch.testing.assert_close(simulate(network, x), expected.flatten(1))
+
+
+def test_it_is_exact_where_pytorch_has_no_onednn_too():
+    """Other backends convolve 3 x 3 kernels by Winograd's transform, whose fractions round."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1))
+    graph = trace(model.append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten()), (3, 32, 32))
+    x = torch.randn(16, 3, 32, 32)
+    state = model.state_dict()
+    network = apply_policy(graph, state, pruning_policy(graph, {}), ranges(graph, state, x), minmax)
+    exact = simulate(network, x)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert torch.equal(simulate(network, x), exact)

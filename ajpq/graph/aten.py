@@ -44,6 +44,8 @@ def convert(tracer: Tracer, fx_node: Any) -> None:
         return
     arguments = _arguments(fx_node)
     result = _HANDLERS[name](tracer, fx_node, arguments)
+    if result is None:  # a constant
+        return
     if in_place:
         old = tracer.values[fx_node.args[0]]
         for other, value in tracer.values.items():
@@ -231,6 +233,8 @@ _HANDLERS: dict[str, _Handler] = {
     **dict.fromkeys(("pad", "constant_pad_nd"), layout.pad),
     **dict.fromkeys(("chunk", "split", "split_with_sizes"), layout.split),
     "getitem": layout.getitem,
+    "index": layout.gather,
+    "lift_fresh_copy": layout.constant,
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout"), layout.dropout),
     **dict.fromkeys(("contiguous", "clone", "detach", "alias", "to", "_to_copy"), layout.same),
 }  # fmt: skip

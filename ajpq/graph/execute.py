@@ -14,7 +14,7 @@ Tensors = Mapping[str, Tensor]
 Hook = Callable[[str, Tensor], Tensor]
 BatchNorm = Callable[[Node, Tensor, Tensors], Tensor]
 
-_MOST_SLICES = 8  # one gather is faster than many slices
+MOST_SLICES = 8  # one gather is faster than many slices
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -135,8 +135,8 @@ def _select(node: Node, inputs: list[Tensor]) -> Tensor:
 
 def take_channels(x: Tensor, index: tuple[int, ...]) -> Tensor:
     """Channels of ``x`` by index, zeros for -1; runs of neighbours are one slice each."""
-    runs = _runs(index)
-    if len(runs) > _MOST_SLICES:
+    runs = runs_of(index)
+    if len(runs) > MOST_SLICES:
         zero_last = F.pad(x, (0, 0) * (x.dim() - 2) + (0, 1)) if -1 in index else x
         return zero_last[:, list(index)]
     parts = [
@@ -146,7 +146,7 @@ def take_channels(x: Tensor, index: tuple[int, ...]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-def _runs(index: tuple[int, ...]) -> list[tuple[int, int]]:
+def runs_of(index: tuple[int, ...]) -> list[tuple[int, int]]:
     """``(first, count)`` of the stretches of neighbours, or of -1s."""
     runs: list[tuple[int, int]] = []
     for channel in index:

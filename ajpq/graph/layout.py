@@ -92,6 +92,22 @@ def pad(tracer: Tracer, fx_node: Any, a: dict[str, Any]) -> Value:
     )
 
 
+def constant(tracer: Tracer, fx_node: Any, a: dict[str, Any]) -> None:
+    tracer.constants[fx_node] = tracer.constants[a["self"]]
+
+
+def gather(tracer: Tracer, fx_node: Any, a: dict[str, Any]) -> Value:
+    value: Value = tracer.values[a["self"]]
+    channel = a["indices"][1] if len(a["indices"]) > 1 else None
+    others = [index for place, index in enumerate(a["indices"]) if place != 1]
+    if channel not in tracer.constants or any(index is not None for index in others):
+        raise unsupported(fx_node, "indexes with other than one fixed list of channels")
+    index = tracer.constants[channel]
+    if index.ndim != 1 or index.dtype != np.int64 or value.channels.ndim != 1:
+        raise unsupported(fx_node, f"indexes with {index.dtype} of shape {index.shape}")
+    return Value(value.edge, value.channels[index], value.space)
+
+
 def split(tracer: Tracer, fx_node: Any, a: dict[str, Any]) -> list[Value]:
     value: Value = tracer.values[a["self"]]
     axis = a["dim"] % (len(value.shape) + 1) - 1

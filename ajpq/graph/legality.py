@@ -21,7 +21,8 @@ def illegal_layers(graph: Graph, pruned: Masks, kept: Masks | None = None) -> tu
     """The layers that a policy leaves without a live row, or without a live input channel.
 
     A layer may lose all its rows only behind a residual bypass: every path from it either meets an
-    ``add`` whose other side lives, or ends in a layer that has no living row itself.
+    ``add`` whose other side lives, or ends in a layer that has no living row itself. A
+    concatenation with a living side does not let it go: what stays of its zeros has a place there.
 
     Args:
         pruned: layer name to ``[O]`` bool; a layer that is missing is not pruned at all.
@@ -38,7 +39,8 @@ def illegal_layers(graph: Graph, pruned: Masks, kept: Masks | None = None) -> tu
     illegal = []
     for layer in layers(graph):
         if gone[layer.name].all():
-            lawful = bypassed((layer.batchnorm or layer.node).output)
+            edge = (layer.batchnorm or layer.node).output
+            lawful = bypassed(edge) and not _fills_a_concatenation(graph, zero, kept, edge)
         else:
             lawful = not zero[layer.node.inputs[0]].all()
         if not lawful:
@@ -57,6 +59,17 @@ def check_legal(graph: Graph, pruned: Masks, kept: Masks | None = None) -> None:
         raise AjpqError(
             f"layer {illegal[0]!r} would have no live channel, and no residual addition bypasses it"
         )
+
+
+def _fills_a_concatenation(graph: Graph, zero: Masks, kept: Masks, edge: str) -> bool:
+    """Do zeros that stay, because their group does, lie beside something that lives?"""
+    readers = (node for node in graph.consumers[edge] if node.kind not in LAYER_KINDS)
+    return bool(kept[edge].any()) and any(
+        _fills_a_concatenation(graph, zero, kept, node.output)
+        if zero[node.output].all()
+        else node.kind == "concat"
+        for node in readers
+    )
 
 
 def _is_bypassed(graph: Graph, pruned: Masks, zero: Masks, needed: Masks, edge: str) -> bool:

@@ -109,6 +109,9 @@ def _convert(
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in signature.user_inputs:
             tracer.values[node] = Value.of_edge("input", input_shape)
+        constant = signature.inputs_to_lifted_tensor_constants.get(str(node.target))
+        if constant is not None:
+            tracer.constants[node] = program.constants[constant].numpy()
     for node in calls:
         convert(tracer, node)
     if probabilities is not None:

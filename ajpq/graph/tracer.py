@@ -53,6 +53,7 @@ class Tracer:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     selected: dict[tuple[str, bytes], str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    constants: dict[Any, np.ndarray] = field(default_factory=dict)  # of the fx nodes that hold any
 
     def __post_init__(self) -> None:
         self.shapes["input"] = self.input_shape
@@ -77,6 +78,8 @@ class Tracer:
 
     def edge(self, fx_node: Any) -> str:
         """The edge that holds a value, after a ``select`` where channels were rearranged."""
+        if fx_node not in self.values:
+            raise unsupported(fx_node, "is a constant where an activation is expected")
         value = self.values[fx_node]
         if value.channels.ndim != 1:
             raise unsupported(fx_node, f"has shape {value.shape} where (C, H, W) or (C,) is needed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from ajpq.policy import CompressionPolicy, load_policy
 from ajpq.runs.journal import read_journal
+from ajpq.runs.seal import load_sealed
 from hw_models.errors import AjpqError
 
 
@@ -64,7 +64,7 @@ def read_run(run_dir: Path) -> RunRecord:
     policy = run_dir / "policy.json"
     return RunRecord(
         name=run_dir.resolve().name,
-        result=_read_result(run_dir / "result.json"),
+        result=load_sealed(run_dir)[0] if (run_dir / "result.json").exists() else {},
         points=_read_points(run_dir / "pareto.csv"),
         candidates=tuple(entry for entry in journal if entry.get("kind") == "candidate"),
         policy=load_policy(policy) if policy.exists() else None,
@@ -77,21 +77,11 @@ def _text(path: Path) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
 
 
-def _read_result(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(_text(path) or "{}")
-    except ValueError as error:
-        raise AjpqError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise AjpqError(f"{path} is damaged: it is no JSON object")
-    return content
-
-
 def _read_points(path: Path) -> tuple[Point, ...]:
     """Rows without an accuracy are left out."""
     try:
         points = [_read_point(row) for row in csv.DictReader(_text(path).splitlines())]
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise AjpqError(f"{path} is damaged: {error}") from error
     return tuple(point for point in points if point is not None)
 

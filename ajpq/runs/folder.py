@@ -19,12 +19,21 @@ from torch import Tensor
 from ajpq.checkpoints import load_tensors, save_tensors
 from ajpq.compare_config import CompareConfig
 from ajpq.compressed import CompressedWeights
-from ajpq.config import CompressConfig, ProblemConfig, RunConfig, SearchConfig, validated
+from ajpq.config import (
+    CompressConfig,
+    ProblemConfig,
+    ReplayConfig,
+    RunConfig,
+    SearchConfig,
+    validated,
+)
 from ajpq.files import write_atomically
 from ajpq.grids import ActivationRange
 from ajpq.runs.journal import read_journal
 from hw_models.errors import AjpqError
+from hw_models.plain import clipped, parsed_yaml, read_json, read_text
 
+_MOST_THREADS = 4096
 _LATENT, _COMPRESSED, _RANGE, _SCALES = "latent.", "compressed.", "range.", "scales."
 
 
@@ -94,14 +103,18 @@ def stored_config(run_dir: Path) -> RunConfig | CompareConfig:
     """
     path = run_dir / "config.yaml"
     try:
-        content = yaml.safe_load(path.read_text())
+        content = parsed_yaml(read_text(path))
     except OSError as error:
         raise AjpqError(f"{run_dir} is no run folder: {path.name}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AjpqError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    except ValueError as error:
+        raise AjpqError(f"{path} is damaged: {error}") from error
     kind = content.get("kind", "search") if isinstance(content, dict) else "search"
-    known: dict[str, type[ProblemConfig]] = {"compress": CompressConfig, "compare": CompareConfig}
-    wanted = known.get(str(kind), SearchConfig)
+    known: dict[str, type[ProblemConfig]] = {
+        "compress": CompressConfig,
+        "compare": CompareConfig,
+        "replay": ReplayConfig,
+    }
+    wanted = known.get(kind, SearchConfig) if isinstance(kind, str) else SearchConfig
     config: RunConfig | CompareConfig = validated(wanted, content, str(path))
     return config
 
@@ -114,12 +127,21 @@ def load_result(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / "result.json"
     try:
-        result: dict[str, Any] = json.loads(path.read_text())
+        result: Any = read_json(path)
     except OSError as error:
         raise AjpqError(f"{run_dir} holds no finished run: no {path.name}") from error
     except ValueError as error:
         raise AjpqError(f"{path} is damaged: {error}") from error
+    if not (isinstance(result, dict) and _is_result(result)):
+        raise AjpqError(f"{path} is damaged: it holds no result of a run")
     return result
+
+
+def _is_result(content: dict[str, Any]) -> bool:
+    """Are the parts that a replay reads of the right types?"""
+    threads = content.get("threads")
+    known = isinstance(threads, int) and 0 < threads < _MOST_THREADS
+    return isinstance(content.get("found"), dict) and (threads is None or known)
 
 
 def save_json(path: Path, content: Any) -> None:
@@ -150,11 +172,17 @@ def load_weights(path: Path) -> CompressedWeights:
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    ranges = {
-        edge: ActivationRange(maximum=float(value[0]), signed=bool(value[1]))
-        for edge, value in part(_RANGE).items()
-    }
+    for name, value in tensors.items():
+        if not value.is_floating_point() or not torch.isfinite(value).all():
+            raise AjpqError(f"weights {str(path)!r}: {clipped(name)} does not hold finite numbers")
+    ranges = {edge: _range(path, edge, value) for edge, value in part(_RANGE).items()}
     return CompressedWeights(part(_LATENT), part(_COMPRESSED), ranges, part(_SCALES))
+
+
+def _range(path: Path, edge: str, value: Tensor) -> ActivationRange:
+    if value.shape != (2,) or float(value[0]) < 0:
+        raise AjpqError(f"weights {str(path)!r}: {clipped(edge)} has no range of activations")
+    return ActivationRange(maximum=float(value[0]), signed=bool(value[1]))
 
 
 def save_pareto(path: Path, candidates: list[dict[str, Any]]) -> None:

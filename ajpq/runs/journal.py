@@ -30,7 +30,7 @@ def decode_line(line: str) -> dict[str, Any] | None:
     try:
         entry: dict[str, Any] = json.loads(line)
         crc = entry.pop("crc")
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
     content = json.dumps(entry, sort_keys=True, separators=(",", ":"))
     return entry if crc == f"{zlib.crc32(content.encode()):08x}" else None

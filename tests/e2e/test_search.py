@@ -14,6 +14,7 @@ from ajpq.exporters.verify import run_onnx
 from ajpq.packed import load
 from ajpq.policy import load_policy
 from ajpq.reference import simulate
+from ajpq.runs.seal import save_result
 from tests.e2e.commands import (
     TINY,
     command,
@@ -135,13 +136,17 @@ def test_replay_brings_the_metrics_back_and_notices_tampering(finished, tmp_path
     assert "top1_test" in outcome.stdout
     result = json.loads((run / "result.json").read_text())
     altered = {**result, "found": {**result["found"], "top1_val": 1.0}}
+    sums = altered.pop("sha256")
     try:
-        (run / "result.json").write_text(json.dumps(altered))
-        outcome = command("replay", run)
+        (run / "result.json").write_text(json.dumps({**altered, "sha256": sums}))
+        changed = command("replay", run)
+        save_result(run, altered)  # a forger corrects the checksums too
+        forged = command("replay", run)
     finally:
         (run / "result.json").write_text(json.dumps(result))
-    assert outcome.returncode == 2
-    assert "does not replay: top1_val was 1.0" in outcome.stderr
+    assert (changed.returncode, forged.returncode) == (2, 2)
+    assert "result.json is damaged or was changed" in " ".join(changed.stderr.split())
+    assert "does not replay: top1_val was 1.0" in forged.stderr
 
 
 def test_retraining_repeats_the_result(finished, tmp_path):

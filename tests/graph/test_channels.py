@@ -193,3 +193,15 @@ def test_a_layer_that_reads_only_zeros_is_illegal():
     graph, _ = traced("shuffle")
     pruned = masks(graph, {"stem.0": [4, 5, 6, 7]})
     assert illegal_layers(graph, pruned) == ("branch.0",)
+
+
+def test_an_emptied_side_of_a_concatenation_must_go_as_a_whole():
+    """Channel 0 of ``right`` is grouped with living channels of ``left``: its zero has a place."""
+    emptied = {"right": [0, 1, 2, 3], "left.0": [4, 5, 6, 7], "grouped.0": [6, 7, 8, 9, 10, 11]}
+    graph, _ = traced("concat_grouped")
+    pruned = {
+        layer.name: np.isin(np.arange(layer.channels), emptied.get(layer.name, []))
+        for layer in layers(graph)
+    }
+    assert kept_channels(graph, pruned)["right"].tolist() == [True, False, False, False]
+    assert illegal_layers(graph, pruned) == ("right",)

@@ -239,3 +239,36 @@ def test_a_softmax_over_something_else_is_refused():
     model = torch.nn.Sequential(build(next(iter(NETWORKS))), torch.nn.Softmax(0))
     with pytest.raises(UnsupportedModuleError, match=r"aten.softmax.int is not supported"):
         trace(model, IMAGE)
+
+
+def test_a_fixed_list_of_channels_is_a_select():
+    class Picking(nn.Module):
+        def forward(self, x):
+            return F.pad(x, (0, 0, 0, 0, 0, 1))[:, [2, 3, 0, 0]].mean((2, 3))
+
+    graph = trace(Picking(), IMAGE)
+    select = next(node for node in graph.nodes if node.kind == "select")
+    assert select.attributes["index"] == (2, -1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda x, fixed: x[:, :, [0, 1]], "other than one fixed list of channels"),
+        (lambda x, fixed: x[:, x.new_zeros(2).long()], "not supported"),
+        (lambda x, fixed: x[:, [[0, 1]]].flatten(1, 2), "indexes with"),
+        (lambda x, fixed: x + fixed, "with a constant"),
+        (lambda x, fixed: torch.cat([x, fixed], 1), "constant where an activation"),
+    ],
+)
+def test_other_uses_of_constants_are_named(function, words):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fixed = torch.ones(2, *IMAGE)
+
+        def forward(self, x):
+            return function(x, self.fixed).mean((2, 3))
+
+    with pytest.raises(UnsupportedModuleError, match=words):
+        trace(Odd(), IMAGE)

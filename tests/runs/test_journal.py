@@ -95,3 +95,7 @@ def test_seconds_add_up_to_what_all_lives_took(tmp_path, monkeypatch):
     clock[0] = 1005.0
     second.append({})
     assert recorded_seconds(path) == 10 + 30 + 5
+
+
+def test_a_line_that_is_nested_without_end_is_damaged():
+    assert decode_line("[" * 1_000_000) is None
