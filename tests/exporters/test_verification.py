@@ -10,8 +10,8 @@ import torch
 
 from ajpq.exporters import FORMATS, formats_for
 from ajpq.exporters.expected import Batches, Expected
-from ajpq.exporters.verification import record, verify_files
 from ajpq.exporters.tflite_file import logit_range
+from ajpq.exporters.verification import record, verify_files
 from ajpq.policy import uniform_policy
 from ajpq.reference import simulate
 from hw_models.errors import UnknownNameError
