@@ -92,6 +92,7 @@ def _not_the_network(found: bytes, source: bytes, again: bytes) -> Iterator[str]
 
 
 def _other_figures(size: int, report: VelaReport, cost: NetworkCost) -> Iterator[str]:
+    assert cost.flash_bytes is not None
     if abs(size - cost.flash_bytes) > _ZERO_POINT_BYTES:
         yield f"it has {size:,} bytes, the target states {cost.flash_bytes:,}"
     latency_s = report.total_cycles / report.core_clock_hz

@@ -58,8 +58,14 @@ class QonnxGraph(GraphBuilder):
         """Round to multiples of ``scale``; ``narrow`` leaves the smallest code out."""
         constants = (scale, np.zeros((), np.float32), np.asarray(bits, np.float32))
         inputs = [real, *map(self.constant, constants)]
-        flags = {"signed": int(signed), "narrow": int(narrow), "rounding_mode": "ROUND"}
-        return self.node("IntQuant", inputs, domain=DOMAIN, **flags)
+        return self.node(
+            "IntQuant",
+            inputs,
+            domain=DOMAIN,
+            signed=int(signed),
+            narrow=int(narrow),
+            rounding_mode="ROUND",
+        )
 
 
 def _add_layer(graph: GraphBuilder, op: Operator, source: Edge, tensor: str) -> str:

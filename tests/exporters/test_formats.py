@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ajpq.exporters import EXPORTERS
+from ajpq.exporters.qonnx_file import run_qonnx
 from ajpq.exporters.verify import run_onnx, run_tflite
 from ajpq.packed import load
 from ajpq.policy import load_policy, uniform_policy
@@ -68,6 +69,9 @@ def test_missing_packages_are_named(network, tmp_path, monkeypatch):
         EXPORTERS["onnx"](network, POLICY, tmp_path)
     with pytest.raises(AjpqError, match="package onnxruntime: pip install"):
         run_onnx(path, [random_images(1)])
+    monkeypatch.setitem(sys.modules, "qonnx.core.modelwrapper", None)
+    with pytest.raises(AjpqError, match="package qonnx: pip install"):
+        run_qonnx(path, [random_images(1)])
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(AjpqError, match="pip install ai-edge-litert"):
         run_tflite(path, [random_images(1)])
