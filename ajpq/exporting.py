@@ -58,7 +58,7 @@ def export(
         finished = load_finished(run, note=note)
         problem = problem_of(finished)
         network = network_of(problem, finished.policy, finished.weights)
-        source, known = _source(finished, problem, network), _formats(problem, network)
+        source, known = _source(finished, problem, network), formats_of(problem, network)
     return write_files(source, {name: known[name].export for name in formats}, out, license)
 
 
@@ -66,6 +66,12 @@ def _source(run: FinishedRun, problem: Problem, network: Network) -> Source:
     baseline = network_of(problem, problem.uniform(8), direct_weights(problem))
     data = problem.dataset
     return Source(network, run.policy, baseline, run.config, run.result, data.mean, data.std)
+
+
+def formats_of(problem: Problem, network: Network) -> dict[str, Format]:
+    """The formats for this target; the range of the logits is that on validation images."""
+    logits = simulate(network, problem.search_sample.images)
+    return formats_for(problem.target, logit_range(logits))
 
 
 def verify(
@@ -87,7 +93,7 @@ def verify(
     run = load_finished(run_dir)
     problem = problem_of(run, progress)
     network = network_of(problem, run.policy, run.weights)
-    known = _formats(problem, network)
+    known = formats_of(problem, network)
     files = {name: out / known[name].file for name in formats}
     with progress.phase("verifying the files on the test images"):
         expected, verdicts = verify_files(
@@ -109,9 +115,3 @@ def verify(
         )
     save_json(out / VERIFIED, record(expected, files, verdicts))
     return verdicts
-
-
-def _formats(problem: Problem, network: Network) -> dict[str, Format]:
-    """The formats for this target; the range of the logits is that on validation images."""
-    logits = simulate(network, problem.search_sample.images)
-    return formats_for(problem.target, logit_range(logits))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ajpq import data as ajpq_data
-from ajpq.apply import Quantize, apply_policy
+from ajpq.apply import Quantize, apply_policy, apply_unshrunk
 from ajpq.compressed import (
     CompressedWeights,
     State,
@@ -243,6 +243,13 @@ def network_of(problem: Problem, policy: CompressionPolicy, weights: CompressedW
     quantize = _quantize(problem, policy, weights.latent, weights.scales)
     tensors = weights.compressed_state
     return apply_policy(problem.graph, tensors, policy, weights.ranges, quantize)
+
+
+def unshrunk_of(problem: Problem, policy: CompressionPolicy, weights: CompressedWeights) -> Network:
+    """:func:`network_of` with pruned channels still there, as zeros: it answers alike."""
+    quantize = _quantize(problem, policy, weights.latent, weights.scales)
+    tensors = weights.compressed_state
+    return apply_unshrunk(problem.graph, tensors, policy, weights.ranges, quantize)
 
 
 def _untrained(problem: Problem, policy: CompressionPolicy, latent: State) -> bool:
