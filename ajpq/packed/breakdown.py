@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ from ajpq.packed.layers import groups_of, layer_of, weighted
 from ajpq.packed.numbers import Numbers
 from ajpq.packed.rows import numbers_of, stored_rows
 from hw_models.errors import AjpqError
-from hw_models.network import Weights
+from hw_models.network import Operator, Weights
 
 
 @dataclass(frozen=True)
@@ -78,27 +78,34 @@ def breakdown(file: bytes | Path) -> Breakdown:
             f"{version_of(data)}, and save it again"
         )
     network, sections = unpack(data), split(data)
-    operators, (scales, biases) = weighted(network), numbers_of(network)
+    operators, numbers = weighted(network), numbers_of(network)
     counts = [int(stored_rows(weights).sum()) for _, weights in operators]
-    bits = [
-        [float(coded_bits(groups_of(op.name, weights)).sum()) for op, weights in operators],
-        _by_layer(scales, counts),
-        _by_layer(biases, counts),
-    ]
-    stream = _divided(len(sections[Section.STREAM]), [part for kind in bits for part in kind])
+    scales, biases = (_by_layer(own, counts) for own in numbers)
+    filled = sum(1 for content in sections.values() if content)
+    content = sum(_content_bits(op.name, weights) for op, weights in operators)
+    return Breakdown(
+        frame_bytes(filled) + len(sections[Section.STRUCTURE]),
+        _layers(operators, sections, scales, biases),
+        (content + sum(scales) + sum(biases)) / 8,
+    )
+
+
+def _layers(
+    operators: Sequence[tuple[Operator, Weights]],
+    sections: Mapping[int, bytes],
+    scales: Sequence[float],
+    biases: Sequence[float],
+) -> tuple[LayerBytes, ...]:
+    """Every section divided among the operators; bits of their scales and biases are given."""
+    coded = [float(coded_bits(groups_of(op.name, weights)).sum()) for op, weights in operators]
+    stream = _divided(len(sections[Section.STREAM]), [*coded, *scales, *biases])
     rows = [len(weights.bits) for _, weights in operators]
     widths = _divided(len(sections[Section.WIDTHS]), rows)
     count = len(operators)
-    codes, of_scales, of_biases = (stream[n * count : (n + 1) * count] for n in range(3))
-    reals = [4 * layer_of(weights).reals for _, weights in operators]
     names = [op.name for op, _ in operators]
-    parts = zip(names, codes, of_scales, of_biases, widths, reals, strict=True)
-    filled = sum(1 for content in sections.values() if content)
-    return Breakdown(
-        frame_bytes(filled) + len(sections[Section.STRUCTURE]),
-        tuple(LayerBytes(*part) for part in parts),
-        (sum(_content_bits(op.name, own) for op, own in operators) + sum(bits[1] + bits[2])) / 8,
-    )
+    reals = [4 * layer_of(weights).reals for _, weights in operators]
+    parts = (stream[start : start + count] for start in (0, count, 2 * count))
+    return tuple(map(LayerBytes, names, *parts, widths, reals))
 
 
 def _content_bits(name: str, weights: Weights) -> float:
