@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ajpq.compressed import State
 from ajpq.graph.execute import channels_last, execute, frozen_batchnorm
-from ajpq.graph.structure import Graph, Node, nonnegative_edges
+from ajpq.graph.structure import EVERYTHING, Graph, Node, nonnegative_edges
 from ajpq.grids import ActivationRange
 
 EdgeHook = Callable[[str, Tensor], Tensor]
@@ -52,16 +52,16 @@ def activation_ranges(
 ) -> dict[str, ActivationRange]:
     """Largest magnitude of every quantized edge over ``batches``; the sign is the graph's.
 
+    Where an activation reads the edge, no more than what it tells apart.
+
     ``edge`` sees the values after they were recorded, so that ranges can be taken from a network
     whose earlier activations are already on codes.
     """
     largest: dict[str, float] = {}
 
     def record(name: str, values: Tensor) -> Tensor:
-        # All in the order of memory, which is many times faster.
-        in_memory = values.permute(0, 2, 3, 1) if values.dim() == 4 else values
-        low, high = (float(v) for v in torch.aminmax(in_memory))
-        largest[name] = max(largest.get(name, 0.0), high, -low)
+        own = magnitude(values, graph.domains.get(name, EVERYTHING))
+        largest[name] = max(largest.get(name, 0.0), own)
         return values if edge is None else edge(name, values)
 
     for images in batches:
@@ -71,3 +71,11 @@ def activation_ranges(
         name: ActivationRange(maximum=value, signed=name not in unsigned)
         for name, value in largest.items()
     }
+
+
+def magnitude(values: Tensor, domain: tuple[float, float]) -> float:
+    """The largest absolute value, none counted beyond ``domain``, which holds 0."""
+    # All in the order of memory, which is many times faster.
+    in_memory = values.permute(0, 2, 3, 1) if values.dim() == 4 else values
+    low, high = (float(v) for v in torch.aminmax(in_memory))
+    return max(min(high, domain[1]), -max(low, domain[0]))

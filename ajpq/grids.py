@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ajpq.graph.structure import GRID_PRESERVING, LAYER_KINDS, Fusion, Graph
+from ajpq.lookup import FUNCTIONS, clear_step
 from ajpq.policy import CompressionPolicy
 from hw_models.network import FLOAT_BITS, Edge
 
 INPUT_BITS = 8
-_DEFAULT_BITS = 8  # for edges that only lead to the logits
+_DEFAULT_BITS = 8  # for edges that only lead to the logits, or to a function that is looked up
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def edge_grids(
 
     A layer's ``activation_bits`` is the width of the edge that it reads. An edge takes the largest
     width that its readers want; an operator that is no layer wants the width of its own output.
-    Edges that share a grid are unified: largest width, signed if one is, largest maximum.
+    Edges that share a grid are unified: largest width, signed if one is, largest maximum. Behind
+    a function that hardware looks up, steps are up to 2 % larger, see :mod:`ajpq.lookup`.
 
     Args:
         ranges: covers ``quantized_edges(graph)``; a maximum of zero counts as one.
@@ -53,9 +55,28 @@ def edge_grids(
         number, own = graph.grid_sets[edge], ranges[edge]
         other = found.get(number, own)
         found[number] = ActivationRange(max(own.maximum, other.maximum), own.signed or other.signed)
-    return {
+    edges = {
         edge: _edge(edge, graph.shapes[edge], widths[number], found.get(number))
         for edge, number in graph.grid_sets.items()
+    }
+    for fusion in graph.fusions:
+        edges |= _cleared(graph, fusion, edges)
+    return edges
+
+
+def _cleared(graph: Graph, fusion: Fusion, edges: Mapping[str, Edge]) -> dict[str, Edge]:
+    """The edges on the grid of a looked-up function's answers, see :mod:`ajpq.lookup`."""
+    function = fusion.node.attributes.get("function")
+    if function not in FUNCTIONS:
+        return {}
+    source, target = edges[fusion.node.inputs[0]], edges[fusion.output]
+    if FLOAT_BITS in (source.bits, target.bits):
+        return {}
+    step, number = clear_step(function, source, target), graph.grid_sets[fusion.output]
+    return {
+        edge: replace(own, scale=step)
+        for edge, own in edges.items()
+        if graph.grid_sets[edge] == number
     }
 
 
@@ -97,6 +118,8 @@ def _wish(
     preserving = fusion.node.kind in GRID_PRESERVING
     if number == graph.grid_sets[graph.output]:
         return FLOAT_BITS if preserving else _DEFAULT_BITS
+    if fusion.node.attributes.get("function") in FUNCTIONS:
+        return max(widths[number], _DEFAULT_BITS)
     return widths[number]
 
 

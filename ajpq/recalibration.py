@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ajpq.apply import Quantize, apply_policy, kept_by_policy
+from ajpq.calibration import magnitude
 from ajpq.compressed import State, batchnorm_buffers
 from ajpq.graph.execute import role_name
-from ajpq.graph.structure import GRID_PRESERVING, Graph, Node, nonnegative_edges
+from ajpq.graph.structure import EVERYTHING, GRID_PRESERVING, Graph, Node, nonnegative_edges
 from ajpq.grids import ActivationRange, quantize_edge
 from ajpq.kernels import Kernels, fastest
 from ajpq.operators import applied, operator_module
@@ -69,7 +70,7 @@ def recalibrate(
 
     def measure(edge: str, values: Tensor) -> None:
         if len(seen) < range_batches:
-            notes[edge] = _largest(values)
+            notes[edge] = magnitude(values, graph.domains.get(edge, EVERYTHING))
 
     owners = {fusion.node.name: fusion.batchnorm or fusion.node for fusion in graph.fusions}
     steps, more, biases = [], {}, _biases_in_front(graph)
@@ -203,13 +204,6 @@ def _inheriting(op: Operator, step: Step, notes: dict[str, Any]) -> Step:
         return step(*stored)
 
     return run
-
-
-def _largest(values: Tensor) -> float:
-    # All in the order of memory, which is many times faster.
-    in_memory = values.permute(0, 2, 3, 1) if values.dim() == 4 else values
-    low, high = (float(v) for v in torch.aminmax(in_memory))
-    return max(high, -low)
 
 
 def _buffers(

@@ -34,21 +34,16 @@ from ajpq.runs.folder import load_weights, save_weights
 WIDTHS = (4, 6, 8)
 RECIPE = "straight-through-1"
 LARGE_IMAGES = 64
-_BRIEF = Recipe(
-    name="brief",
-    stages=(
-        Stage(mode="float", epochs=4, learning_rate=0.05, warmup_steps=100, weight_decay=5e-4),
-    ),
-)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network by the name of its model, or of its file in ``zoo/base``."""
+    """A network by its model; without a checkpoint it is trained for so many epochs."""
 
     model: str
     checkpoint: Path | None = None
     image_size: int | None = None
+    epochs: int = 12
 
 
 SUBJECTS: Mapping[str, Subject] = {
@@ -56,7 +51,8 @@ SUBJECTS: Mapping[str, Subject] = {
         name: Subject(name, Path(f"zoo/base/{name}.safetensors"))
         for name in ("resnet20", "mobilenet_v2_x0_5")
     },
-    **{name: Subject(name, image_size=LARGE_IMAGES) for name in ("resnet18", "mobilenet_v3_small")},
+    "resnet18": Subject("resnet18", image_size=LARGE_IMAGES, epochs=4),
+    "mobilenet_v3_small": Subject("mobilenet_v3_small", image_size=LARGE_IMAGES),
     "own network": Subject("benchmarks.own_network:network"),
 }
 
@@ -81,6 +77,14 @@ def resized_cifar10(image_size: int = LARGE_IMAGES) -> Dataset:
     )
 
 
+def brief(epochs: int) -> Recipe:
+    """A short training from nothing."""
+    stage = Stage(
+        mode="float", epochs=epochs, learning_rate=0.05, warmup_steps=100, weight_decay=5e-4
+    )
+    return Recipe(name="brief", stages=(stage,))
+
+
 def problem_of(subject: Subject, data: str, target: str, seed: int) -> Problem:
     """The trained network on its data."""
     resized = subject.image_size is not None and not data.startswith("imagefolder:")
@@ -89,7 +93,7 @@ def problem_of(subject: Subject, data: str, target: str, seed: int) -> Problem:
         "target": target,
         "data": f"{__name__}:resized_cifar10" if resized else data,
         "image_size": subject.image_size,
-        "base": _BRIEF,
+        "base": brief(subject.epochs),
         "seed": seed,
     }
     if subject.checkpoint is not None:

@@ -37,6 +37,15 @@ def test_an_edge_takes_the_widest_wish_of_its_readers():
     assert found[graph.output].bits == 32
 
 
+def test_a_function_that_hardware_looks_up_reads_codes_of_8_bits():
+    graph, found = grids("depthwise", {}, default=4)
+    function = next(n for n in graph.nodes if n.attributes.get("function") == "hardswish")
+    assert found[function.inputs[0]].bits == 8
+    assert found[function.output].bits == 4
+    clipped = next(n for n in graph.nodes if n.attributes.get("function") == "relu6")
+    assert clipped.inputs[0] not in found  # limits on codes: nothing in between
+
+
 def test_a_real_edge_has_scale_one():
     graph, found = grids("option_a", {"linear": 32})
     flat = layers(graph)[-1].node.inputs[0]

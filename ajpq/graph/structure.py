@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,16 @@ LAYER_KINDS = frozenset({"conv", "linear"})
 GRID_PRESERVING = frozenset({"maxpool", "select", "subsample", "pad", "flatten", "concat"})
 _ABSORBS_ACTIVATION = LAYER_KINDS | {"batchnorm", "add", "mul"}
 _NONNEGATIVE_FUNCTIONS = frozenset({"relu", "relu6", "hardsigmoid", "sigmoid"})
+# What integer hardware does while it rounds: limits on the codes. Other functions read codes.
+CLIPPING = frozenset({"relu", "relu6"})
+# Outside these values a function is flat, or as good as that, and codes need not tell them apart.
+_DOMAINS = {
+    "hardswish": (-3.0, math.inf),
+    "hardsigmoid": (-3.0, 3.0),
+    "sigmoid": (-8.0, 8.0),
+    "silu": (-8.0, math.inf),
+}
+EVERYTHING = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +144,17 @@ class Graph:
         return dict(zip(edges, components(len(edges), pairs).tolist(), strict=True))
 
     @cached_property
+    def domains(self) -> Mapping[str, tuple[float, float]]:
+        """Edges that one activation alone reads -> the least and the largest value it needs."""
+        return {
+            edge: _DOMAINS[readers[0].attributes["function"]]
+            for edge, readers in self.consumers.items()
+            if len(readers) == 1
+            and readers[0].kind == "activation"
+            and readers[0].attributes["function"] in _DOMAINS
+        }
+
+    @cached_property
     def code_edges(self) -> frozenset[str]:
         """The edges of :func:`quantized_edges` as a set."""
         real = self.grid_sets[self.output]
@@ -158,6 +180,8 @@ def _fuse(graph: Graph, node: Node) -> Fusion:
         batchnorm = _only_reader(graph, node.output, "batchnorm")
     if node.kind in _ABSORBS_ACTIVATION:
         activation = _only_reader(graph, (batchnorm or node).output, "activation")
+        if activation is not None and activation.attributes["function"] not in CLIPPING:
+            activation = None
     return Fusion(node, batchnorm, activation)
 
 

@@ -181,6 +181,7 @@ def test_exported_files_are_verified_on_the_test_images(finished, tmp_path):
     assert found["reference_top1"] == result["found"]["top1_test"]
     assert found["policy"] == result["policy"]
     assert {path.name for path in out.iterdir()} == {
+        "README.md",
         "verified.json",
         *(own["file"] for own in found["files"].values()),
     }
