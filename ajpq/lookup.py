@@ -48,7 +48,7 @@ def clear_step(function: str, source: Edge, target: Edge) -> float:
     """
     low, high = source.code_range
     answers = FUNCTIONS[function](np.arange(low, high + 1) * source.scale)
-    steps = np.float32(target.scale * np.linspace(1, 1 + MOST_LARGER, _TRIES))
+    steps = (target.scale * np.linspace(1, 1 + MOST_LARGER, _TRIES)).astype(np.float32)
     exact = np.clip(answers / steps[:, None].astype(np.float64), *target.code_range)
     margins = np.abs(exact - np.floor(exact) - 0.5).min(1)
     good = margins >= CLEAR

@@ -32,6 +32,7 @@ from ajpq.exporters.expected import Expected, Verdict
 from ajpq.exporters.verification import verify_files
 from ajpq.exporting import formats_of
 from ajpq.finalists import validation_images
+from ajpq.packed import breakdown
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, network_of, unshrunk_of
 from ajpq.progress import ConsoleProgress
@@ -216,8 +217,19 @@ def bars_of(found: list[Checked]) -> dict[str, dict[str, Any]]:
         bars[f"{key}_difference_points_at_most"] = at_most(
             max(abs((verdict.top1 or 0.0) - top1) for verdict, top1 in own), 0.1
         )
+    excess = [excess_percent(own.files["packed"]) for own in found]
     failed = [name for own in found for name, verdict in own.verdicts.items() if not verdict.ok]
-    return {**bars, "files_that_fail_their_check_at_most": at_most(len(failed), 0)}
+    return {
+        **bars,
+        "packed_bytes_over_entropy_and_header_percent_at_most": at_most(max(excess), 3.0),
+        "files_that_fail_their_check_at_most": at_most(len(failed), 0),
+    }
+
+
+def excess_percent(packed: Path) -> float:
+    """By how much a packed file is larger than its header and the entropy of its contents."""
+    found = breakdown(packed)
+    return 100 * (packed.stat().st_size / (found.header + found.entropy_bytes) - 1)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from ajpq.data import load_data
 from ajpq.exporters.expected import Expected, Verdict
 from ajpq.graph.legality import check_legal
 from ajpq.graph.structure import layers
+from ajpq.packed import pack
 from ajpq.policy import uniform_policy
 from benchmarks import exports, host_latency, subjects
 from benchmarks.exports import EXACT, ROUNDED, Checked
@@ -86,6 +87,7 @@ def outcome(tmp_path: Path, unshrunk_equal: bool = True, **own: Verdict) -> Chec
     files = {name: tmp_path / name for name in verdicts}
     for file in files.values():
         file.write_bytes(b"12345")
+    files["packed"].write_bytes(pack(network))
     return Checked("net", files, expected, verdicts, unshrunk_equal, {"onnx": 0.002})
 
 
