@@ -60,23 +60,38 @@ def test_fake_quantized_execution_is_close(name):
     grids = edge_grids(graph, policy, found)
     rows = {key: torch.from_numpy(own.bits) for key, own in policy.layers.items()}
 
+    masked = mask_pruned(graph, tensors, {key: (own > 0).float() for key, own in rows.items()})
+    steps = scales_of_the_network(graph, masked, policy, found)
+
     def weight(layer, values):
-        codes, scales = minmax(values, rows[layer].clamp(min=2))
+        codes, _ = minmax(values, rows[layer].clamp(min=2))
         shape = (-1,) + (1,) * (values.dim() - 1)
-        return codes * scales.view(shape) * (rows[layer] > 0).view(shape)
+        return codes * steps[layer].view(shape) * (rows[layer] > 0).view(shape)
 
     def edge(key, values):
         grid = grids[key]
         return fake_quantize(values, grid.bits, grid.signed, grid.scale)
 
     x = images(200)
-    masked = mask_pruned(graph, tensors, {key: (own > 0).float() for key, own in rows.items()})
     masked |= biases_on_the_accumulator_grid(graph, masked, policy, found)
     faked = execute(graph, masked, x, weight=weight, edge=edge)
     exact = simulate(network, x)
     assert (faked.argmax(1) == exact.argmax(1)).float().mean() > 0.98
     # a value that falls on another code for its last bit moves a logit by one step of the input
     assert (faked - exact).abs().mean() < 0.01 * exact.abs().max()
+
+
+def scales_of_the_network(graph, masked, policy, found):
+    """Steps of weights in front of BatchNorm that fold into the 16-bit scales of the network."""
+    network = apply_unshrunk(graph, masked, policy, found, minmax)
+    scales = {op.name: torch.from_numpy(op.weights.scales) for op in network.layers}
+    for layer in layers(graph):
+        if layer.batchnorm is not None:
+            names = layer.batchnorm.parameters
+            variance = masked[names["running_var"]] + layer.batchnorm.attributes["eps"]
+            factor = masked[names["weight"]] / variance.sqrt()
+            scales[layer.name] = scales[layer.name] / torch.where(factor == 0, 1.0, factor)
+    return scales
 
 
 def biases_on_the_accumulator_grid(graph, masked, policy, found):
