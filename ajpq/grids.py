@@ -59,25 +59,23 @@ def edge_grids(
         edge: _edge(edge, graph.shapes[edge], widths[number], found.get(number))
         for edge, number in graph.grid_sets.items()
     }
+    return _cleared(graph, edges)
+
+
+def _cleared(graph: Graph, edges: dict[str, Edge]) -> dict[str, Edge]:
+    """Other steps behind functions that hardware looks up, one for every set of edges."""
+    asking: dict[int, list[Fusion]] = {}
     for fusion in graph.fusions:
-        edges |= _cleared(graph, fusion, edges)
+        ends = (edges[fusion.node.inputs[0]], edges[fusion.output])
+        coded = FLOAT_BITS not in {edge.bits for edge in ends}
+        if coded and fusion.node.attributes.get("function") in FUNCTIONS:
+            asking.setdefault(graph.grid_sets[fusion.output], []).append(fusion)
+    for number, fusions in asking.items():
+        asked = [(f.node.attributes["function"], edges[f.node.inputs[0]]) for f in fusions]
+        step = clear_step(asked, edges[fusions[0].output])
+        members = [edge for edge, own in graph.grid_sets.items() if own == number]
+        edges |= {edge: replace(edges[edge], scale=step) for edge in members}
     return edges
-
-
-def _cleared(graph: Graph, fusion: Fusion, edges: Mapping[str, Edge]) -> dict[str, Edge]:
-    """The edges on the grid of a looked-up function's answers, see :mod:`ajpq.lookup`."""
-    function = fusion.node.attributes.get("function")
-    if function not in FUNCTIONS:
-        return {}
-    source, target = edges[fusion.node.inputs[0]], edges[fusion.output]
-    if FLOAT_BITS in (source.bits, target.bits):
-        return {}
-    step, number = clear_step(function, source, target), graph.grid_sets[fusion.output]
-    return {
-        edge: replace(own, scale=step)
-        for edge, own in edges.items()
-        if graph.grid_sets[edge] == number
-    }
 
 
 def _edge(name: str, shape: tuple[int, ...], bits: int, found: ActivationRange | None) -> Edge:

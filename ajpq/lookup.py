@@ -7,7 +7,7 @@ A slightly larger step of the answers' grid moves all of them away from the midd
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -34,22 +34,25 @@ FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def clear_step(function: str, source: Edge, target: Edge) -> float:
+def clear_step(asked: Sequence[tuple[str, Edge]], target: Edge) -> float:
     """The smallest step of ``target`` from its own upwards that leaves no answer in the middle.
 
     Args:
-        function: a key of ``FUNCTIONS``.
-        source: codes that are asked about.
+        asked: functions, keys of ``FUNCTIONS``, and the codes that each is asked about.
         target: codes of the answers; saturated ones are never in the middle.
 
     Returns:
         A float32 number at most 2 % above ``target.scale``: the first with which every answer is
         ``CLEAR`` of the middle, or else the one that comes closest to that.
     """
-    low, high = source.code_range
-    answers = FUNCTIONS[function](np.arange(low, high + 1) * source.scale)
+    answers = np.concatenate([_answers(function, source) for function, source in asked])
     steps = (target.scale * np.linspace(1, 1 + MOST_LARGER, _TRIES)).astype(np.float32)
     exact = np.clip(answers / steps[:, None].astype(np.float64), *target.code_range)
     margins = np.abs(exact - np.floor(exact) - 0.5).min(1)
     good = margins >= CLEAR
     return float(steps[good.argmax() if good.any() else margins.argmax()])
+
+
+def _answers(function: str, source: Edge) -> np.ndarray:
+    low, high = source.code_range
+    return FUNCTIONS[function](np.arange(low, high + 1) * source.scale)

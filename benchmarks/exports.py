@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ajpq import cli
 from ajpq.data import test_batches
+from ajpq.executor import thread_count
 from ajpq.exporters.expected import Expected, Verdict
 from ajpq.exporters.verification import verify_files
 from ajpq.exporting import formats_of
@@ -97,7 +98,7 @@ def main(
 def checked(name: str, data: str, seed: int, folder: Path, quick: bool) -> Checked:
     """Compress, export, run and time one network."""
     problem = problem_of(SUBJECTS[name], data, TARGET, seed)
-    policy, weights = compressed(problem, folder / f"{name}.safetensors")
+    policy, weights = compressed(problem, folder)
     network, own = network_of(problem, policy, weights), folder / name
     files = written(problem, network, policy, own)
     progress = ConsoleProgress()
@@ -116,14 +117,10 @@ def checked(name: str, data: str, seed: int, folder: Path, quick: bool) -> Check
         answers = {"reference": expected.top1, **ran}
         record_test(problem, folder, f"{NAME}: {name}", policy.hash, answers)
     image = next(iter(images_of(problem, True)))[0][:1]
-    return Checked(
-        name,
-        files,
-        expected,
-        verdicts,
-        np.array_equal(unshrunk, expected.logits),
-        interleaved(runs_of(files, image)),
-    )
+    with thread_count(1):
+        seconds = interleaved(runs_of(files, image))
+    equal = np.array_equal(unshrunk, expected.logits)
+    return Checked(name, files, expected, verdicts, equal, seconds)
 
 
 def written(
@@ -182,7 +179,6 @@ def tflite_run(file: Path, image: Tensor) -> Run:
 
 def torch_run(file: Path, image: Tensor) -> Run:
     """One image through the exported program on one thread."""
-    torch.set_num_threads(1)
     module = torch.export.load(file).module()
     return lambda: module(image)
 

@@ -72,7 +72,7 @@ def main(
 def rows_of(name: str, data: str, seed: int, folder: Path) -> list[dict[str, Any]]:
     """The four files of one network."""
     problem = problem_of(SUBJECTS[name], data, TARGET, seed)
-    policy, weights = compressed(problem, folder / f"{name}.safetensors")
+    policy, weights = compressed(problem, folder)
     original, plain = (problem.uniform(bits) for bits in (32, 8))
     own = folder / f"{name} latency"
     files = {

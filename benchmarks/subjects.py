@@ -9,6 +9,7 @@ files answer as the reference does, not how accurate a network is.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,14 +105,21 @@ def problem_of(subject: Subject, data: str, target: str, seed: int) -> Problem:
         return build_problem(ProblemConfig.model_validate(settings), progress.base_step)
 
 
-def compressed(problem: Problem, file: Path) -> tuple[CompressionPolicy, CompressedWeights]:
-    """The policy of :func:`mixed`, and weights trained for it, kept in ``file``."""
+def compressed(problem: Problem, folder: Path) -> tuple[CompressionPolicy, CompressedWeights]:
+    """The policy of :func:`mixed`, and weights trained for it, kept in ``folder``.
+
+    Under a name that changes with the policy and with the weights that training starts from.
+    """
     policy = mixed(problem)
+    digest = hashlib.sha256(f"{policy.hash} {RECIPE} {problem.seed}".encode())
+    for name, value in sorted(problem.state.items()):
+        digest.update(name.encode() + value.contiguous().numpy().tobytes())
+    file = folder / f"{problem.graph.name}-{digest.hexdigest()[:12]}.safetensors"
     if not file.exists():
         progress = ConsoleProgress()
         with progress.phase(f"fine-tuning {problem.graph.name}"):
             weights = fine_tune(problem, policy, load_recipe(RECIPE), progress.watch("fine-tuning"))
-        file.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         save_weights(file, weights)
     return policy, load_weights(file)
 

@@ -1,13 +1,16 @@
 """Calibration against PyTorch's own modules."""
 
 import copy
+import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ajpq.calibration import activation_ranges, recalibrate_batchnorm
 from ajpq.graph.execute import execute
+from ajpq.graph.structure import DOMAINS
 from tests.modules import NETWORKS, build, images, traced
 
 
@@ -33,8 +36,26 @@ def test_batchnorm_statistics_are_the_mean_over_batches(name):
         assert torch.allclose(found[key], value, rtol=1e-4, atol=1e-6)
 
 
-# Where these functions are flat: no codes are spent on what they do not tell apart.
-DOMAINS = {"hardswish": (-3, None), "hardsigmoid": (-3, 3)}
+def flat_beyond(function, edge):
+    """Is the answer there what it is further out, as far as 8 bits of a range of 1 tell?"""
+    near, far = (TORCH[function](torch.tensor(float(x))) for x in (edge, 4 * edge))
+    return abs(float(near - far)) < 1 / 256
+
+
+TORCH = {
+    "hardswish": F.hardswish,
+    "hardsigmoid": F.hardsigmoid,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+}
+
+
+@pytest.mark.parametrize(("function", "bounds"), DOMAINS.items())
+def test_codes_reach_as_far_as_a_function_changes(function, bounds):
+    for bound in filter(math.isfinite, bounds):
+        assert flat_beyond(function, bound)
+        nearer = TORCH[function](torch.tensor([0.9 * bound, 4 * bound]))
+        assert abs(float(nearer.diff())) > 1e-4
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -44,7 +44,7 @@ def test_functions_are_pytorchs(function):
 def test_the_step_grows_a_little_and_answers_are_clearer(function, step_in, step_out, signed):
     source = Edge("in", (), 8, True, float(np.float32(step_in)))
     target = Edge("out", (), 8, signed, float(np.float32(step_out)))
-    step = clear_step(function, source, target)
+    step = clear_step([(function, source)], target)
     assert target.scale <= step <= target.scale * (1 + MOST_LARGER) * (1 + 1e-6)
     found = margin(function, source, Edge("out", (), 8, signed, step))
     assert found >= min(CLEAR, margin(function, source, target)) - 1e-9
@@ -53,4 +53,15 @@ def test_the_step_grows_a_little_and_answers_are_clearer(function, step_in, step
 def test_a_grid_that_is_clear_stays():
     source, target = Edge("in", (), 2, True, 3.0), Edge("out", (), 8, False, 1.0)
     assert margin("hardswish", source, target) == 0.5
-    assert clear_step("hardswish", source, target) == 1.0
+    assert clear_step([("hardswish", source)], target) == 1.0
+
+
+def test_functions_that_share_a_grid_are_both_clear():
+    sources = [("hardswish", Edge("a", (), 8, True, 0.031)), ("silu", Edge("b", (), 8, True, 0.02))]
+    target = Edge("out", (), 8, True, float(np.float32(0.0301)))
+    step = clear_step(sources, target)
+    moved = Edge("out", (), 8, True, step)
+    before = min(margin(function, source, target) for function, source in sources)
+    after = min(margin(function, source, moved) for function, source in sources)
+    assert target.scale <= step <= target.scale * (1 + MOST_LARGER)
+    assert after > before

@@ -19,7 +19,7 @@ _NONNEGATIVE_FUNCTIONS = frozenset({"relu", "relu6", "hardsigmoid", "sigmoid"})
 # What integer hardware does while it rounds: limits on the codes. Other functions read codes.
 CLIPPING = frozenset({"relu", "relu6"})
 # Outside these values a function is flat, or as good as that, and codes need not tell them apart.
-_DOMAINS = {
+DOMAINS = {
     "hardswish": (-3.0, math.inf),
     "hardsigmoid": (-3.0, 3.0),
     "sigmoid": (-8.0, 8.0),
@@ -147,11 +147,11 @@ class Graph:
     def domains(self) -> Mapping[str, tuple[float, float]]:
         """Edges that one activation alone reads -> the least and the largest value it needs."""
         return {
-            edge: _DOMAINS[readers[0].attributes["function"]]
+            edge: DOMAINS[readers[0].attributes["function"]]
             for edge, readers in self.consumers.items()
             if len(readers) == 1
             and readers[0].kind == "activation"
-            and readers[0].attributes["function"] in _DOMAINS
+            and readers[0].attributes["function"] in DOMAINS
         }
 
     @cached_property
