@@ -12,8 +12,9 @@ from ajpq.exporters.readers import READERS, Content, Part, kind_of
 from ajpq.exporters.readers.content import plain
 from ajpq.exporters.seal import seal_of
 from ajpq.policy import load_policy
-from ajpq.runs.folder import load_config, load_result
+from ajpq.runs.folder import load_config
 from ajpq.runs.journal import read_journal
+from ajpq.runs.seal import load_sealed
 from hw_models.errors import AjpqError
 
 MOST_BYTES = (1 << 31) - 1
@@ -21,6 +22,11 @@ MOST_BYTES = (1 << 31) - 1
 COMPANIONS = frozenset(["README.md", "verified.json"])
 """What an export leaves beside its files: the card, and what a verifier said."""
 _MOST_FILES = 1000
+_FIT = "configuration, policy, weights and result fit their checksums; the journal is sound"
+_FIT_WITHOUT_SUMS = (
+    "the run has no checksums, so damage to its weights cannot be told; configuration, journal, "
+    "policy and result fit together"
+)
 
 
 @dataclass(frozen=True)
@@ -128,8 +134,8 @@ def _stated(content: Content, sealed: str | None) -> dict[str, str]:
 
 
 def _inspect_run(folder: Path) -> Inspection:
-    """A run folder: its configuration, journal, policy and result must fit together."""
-    config, result = load_config(folder), load_result(folder)
+    """A run folder: its files are what it has left, and fit together."""
+    config, (result, with_sums) = load_config(folder), load_sealed(folder)
     policy = load_policy(folder / "policy.json")
     lines = read_journal(folder / "journal.jsonl")
     if result.get("policy") != policy.hash:
@@ -146,6 +152,6 @@ def _inspect_run(folder: Path) -> Inspection:
     files = [entry for entry in sorted(folder.rglob("*")) if entry.is_file()]
     sizes = [(str(entry.relative_to(folder)), entry.stat().st_size) for entry in files]
     parts = tuple(Part(plain(name), "file", "", size) for name, size in sizes)
-    integrity = "configuration, journal, policy and result are sound and fit together"
+    integrity = _FIT if with_sums else _FIT_WITHOUT_SUMS
     total = sum(size for _, size in sizes)
     return Inspection(folder, total, f"run folder ({config.kind})", integrity, facts, parts)
