@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ajpq.exporters.readers import READERS, Content, Part, kind_of
-from ajpq.exporters.readers.content import plain
+from ajpq.exporters.readers.content import MOST_STATED, plain
 from ajpq.exporters.seal import seal_of
 from ajpq.policy import load_policy
 from ajpq.runs.folder import load_config
@@ -36,7 +36,8 @@ class Inspection:
     Attributes:
         format: what kind of file it is.
         integrity: what was verified, or that there was nothing to verify.
-        facts: who made it, what it computes, what was stated of it: ready to print.
+        facts: what the file computes, by what it holds: ready to print.
+        stated: what the file says of itself; nobody has verified that.
         parts: operators with the bytes of their constants, in execution order.
         other_bytes: the rest of the file: structure, names, metadata.
     """
@@ -47,6 +48,7 @@ class Inspection:
     integrity: str
     facts: Mapping[str, str]
     parts: tuple[Part, ...]
+    stated: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def other_bytes(self) -> int:
@@ -76,12 +78,12 @@ def _inspect_file(path: Path) -> Inspection:
     try:
         sealed = seal_of(data)
         content = READERS[kind_of(data)](data)
-        facts = {**content.facts, **_stated(content, sealed)}
+        stated = {**content.stated, **_stated(content, sealed)}
     except AjpqError as error:
         raise AjpqError(f"{path}: {error}") from error
-    shown = {key: value for key, value in facts.items() if value}
+    facts = {key: value for key, value in content.facts.items() if value}
     integrity = _integrity(content, sealed)
-    return Inspection(path, len(data), content.format, integrity, shown, content.parts)
+    return Inspection(path, len(data), content.format, integrity, facts, content.parts, stated)
 
 
 def files_in(path: Path) -> list[Path]:
@@ -128,7 +130,7 @@ def _stated(content: Content, sealed: str | None) -> dict[str, str]:
     statement: dict[str, Any] = json.loads(content.statement)
     return {
         plain(key): plain(value if isinstance(value, str) else json.dumps(value))
-        for key, value in statement.items()
+        for key, value in list(statement.items())[:MOST_STATED]
         if key != "seal" and value is not None
     }
 

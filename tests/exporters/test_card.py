@@ -139,7 +139,7 @@ def test_a_packed_file_alone_is_exported_and_its_card_goes_along(run, tmp_path):
     write_card(zoo, run, {"packed": zoo / PACKED_FILE}, [], "mit")
     onnx_file, packed_file = api.export(zoo, ["onnx", "packed"], tmp_path / "out")
     assert packed_file.read_bytes() == (zoo / PACKED_FILE).read_bytes()
-    assert inspect(onnx_file).facts["network"] == "built"
+    assert inspect(onnx_file).stated["network"] == "built"
     text = (tmp_path / "out" / "README.md").read_text()
     assert front_of(text)["license"] == "mit"
     assert "90.75 %" in text

@@ -153,7 +153,7 @@ def test_a_program_loads_and_computes_the_same(program, tmp_path):
     assert torch.equal(torch.export.load(copy).module()(images), expected)
     found = inspect(copy)
     assert found.format == "torch.export program"
-    assert found.facts["policy"] == STATEMENT["policy"]
+    assert found.stated["policy"] == STATEMENT["policy"]
     assert "seal" in found.integrity
 
 
@@ -172,7 +172,7 @@ def test_a_file_is_sealed_once(sound, tmp_path):
 
 def test_every_format_says_who_made_it(tmp_path):
     for name in ("onnx", "tflite"):
-        facts = inspect(exported(name, tmp_path / name)).facts
-        assert facts["policy"] == POLICY.hash
-        assert facts["network"] == "built"
-        assert json.loads(facts["input"])["mean"] == [0.5, 0.5, 0.5]
+        stated = inspect(exported(name, tmp_path / name)).stated
+        assert stated["policy"] == POLICY.hash
+        assert stated["network"] == "built"
+        assert json.loads(stated["input"])["mean"] == [0.5, 0.5, 0.5]

@@ -11,7 +11,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from ajpq import packed
-from ajpq.exporters.readers.content import LARGEST_JSON, Content, Part, limited, plain
+from ajpq.exporters.readers.content import (
+    LARGEST_JSON,
+    MOST_STATED,
+    Content,
+    Part,
+    limited,
+    plain,
+)
 from ajpq.policy import CompressionPolicy, LayerPolicy
 from ajpq.reporting.style import width_name
 from hw_models.errors import AjpqError
@@ -120,9 +127,9 @@ def read_safetensors(data: bytes) -> Content:
         raise AjpqError("its tensors do not fill the file")
     parts = tuple(
         Part(
-            plain(name), "tensor", f"{plain(header[name]['dtype'])} {header[name]['shape']}", b - a
+            plain(name), "tensor", plain(f"{header[name]['dtype']} {header[name]['shape']}"), b - a
         )
         for (_, b, name), a in zip(spans, ends, strict=False)
     )
-    facts = {plain(key): plain(value) for key, value in list(metadata.items())[:20]}
-    return Content("safetensors weights", facts, parts)
+    stated = {plain(key): plain(value) for key, value in list(metadata.items())[:MOST_STATED]}
+    return Content("safetensors weights", parts=parts, stated=stated)
