@@ -65,7 +65,7 @@ def export(
 def _source(run: FinishedRun, problem: Problem, network: Network) -> Source:
     baseline = network_of(problem, problem.uniform(8), direct_weights(problem))
     data = problem.dataset
-    return Source(network, run.policy, baseline, run.config, run.result, data.mean, data.std)
+    return Source(network, run.policy, baseline, run.stored, run.result, data.mean, data.std)
 
 
 def formats_of(problem: Problem, network: Network) -> dict[str, Format]:

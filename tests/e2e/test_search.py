@@ -268,6 +268,8 @@ def test_an_export_has_a_card_and_can_be_checked(finished, tmp_path):
     assert metric["value"] == round(result["found"]["top1_test"], 4)
     assert f"{result['baseline']['top1_test']:.2f} %" in card
     assert "tiny-full" in card
+    assert "was trained with the recipe `tiny-base` in the same run" in card
+    assert "base.safetensors" not in card
     assert str(run) not in card
     checked = command("export", "--check", out)
     assert checked.returncode == 0, checked.stderr
