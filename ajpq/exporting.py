@@ -8,8 +8,9 @@ from pathlib import Path
 from ajpq.data import test_batches
 from ajpq.exporters import Format, formats_for
 from ajpq.exporters.card import check_card_place
+from ajpq.exporters.carried import packed_source
 from ajpq.exporters.expected import Verdict
-from ajpq.exporters.source import Source, packed_file, packed_source
+from ajpq.exporters.source import Source, packed_file
 from ajpq.exporters.tflite_file import logit_range
 from ajpq.exporters.verification import check_known, record, verify_files
 from ajpq.exporters.write import write_files
@@ -53,7 +54,7 @@ def export(
     check_card_place(out)
     packed = packed_file(run)
     if packed:
-        source, known = packed_source(packed), formats_for(None)
+        source, known = packed_source(packed, note), formats_for(None)
     else:
         finished = load_finished(run, note=note)
         problem = problem_of(finished)

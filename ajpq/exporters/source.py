@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ajpq import packed
 from ajpq.config import RunConfig
 from ajpq.policy import CompressionPolicy
 from hw_models.network import Network
@@ -25,7 +24,7 @@ class Source:
         baseline: the int8 form of the uncompressed network.
         result: content of ``result.json``.
         mean, std: per channel, of pixel values in 0..1: how images are normalised.
-        card: the text of the model card that came with a packed file.
+        card: the text of the model card that came with a packed file, up to its list of files.
     """
 
     network: Network
@@ -44,17 +43,6 @@ def packed_file(path: Path) -> Path | None:
         return path
     inside = path / PACKED_FILE
     return inside if inside.is_file() and not (path / "config.yaml").exists() else None
-
-
-def packed_source(path: Path) -> Source:
-    """A packed file and the card beside it.
-
-    Raises:
-        AjpqError: it is no packed file, or damaged.
-    """
-    card = path.with_name(CARD_FILE)
-    text = card.read_text(errors="replace") if path.name == PACKED_FILE and card.is_file() else ""
-    return Source(packed.load(path), card=text)
 
 
 def statement(source: Source) -> dict[str, Any]:

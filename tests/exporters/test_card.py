@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 
 import pytest
@@ -146,6 +147,69 @@ def test_a_packed_file_alone_is_exported_and_its_card_goes_along(run, tmp_path):
     assert text.count("## Files") == 1
     assert "`model.onnx`" in text
     assert {path.name for path in zoo.iterdir()} == {PACKED_FILE, "README.md"}
+
+
+def zoo_of(run, folder):
+    """A packed file with its card, whose licence is MIT."""
+    folder.mkdir()
+    save(run.network, folder / PACKED_FILE)
+    write_card(folder, run, {"packed": folder / PACKED_FILE}, [], "mit")
+    return folder
+
+
+def test_a_card_states_what_its_files_are(run, tmp_path):
+    zoo = zoo_of(run, tmp_path / "zoo")
+    digest = hashlib.sha256((zoo / PACKED_FILE).read_bytes()).hexdigest()
+    assert f"| `{digest}` |" in (zoo / "README.md").read_text()
+
+
+def swap(zoo):
+    net = Builder(seed=1)
+    save(net.classifier(net.layer("conv", "input", 8, widths=(4,))), zoo / PACKED_FILE)
+
+
+def disown(zoo):
+    (zoo / "README.md").write_text("accuracy 90.75 %, by someone else")
+
+
+def bloat(zoo):
+    with (zoo / "README.md").open("a") as card:
+        card.write("x" * (1 << 21))
+    text = (zoo / "README.md").read_text()
+    (zoo / "README.md").write_text(text.replace("## Files", "x" * (1 << 20) + "\n## Files"))
+
+
+@pytest.mark.parametrize("change", [swap, disown, bloat])
+def test_a_card_of_another_file_is_not_carried(change, run, tmp_path):
+    zoo, notes = zoo_of(run, tmp_path / "zoo"), []
+    change(zoo)
+    api.export(zoo, ["packed"], tmp_path / "out", note=notes.append)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "90.75 %" not in text
+    assert "model-index" not in front_of(text)
+    assert any("is not taken along" in note for note in notes)
+
+
+def test_a_licence_that_is_stated_goes_into_a_carried_card(run, tmp_path):
+    zoo = zoo_of(run, tmp_path / "zoo")
+    api.export(zoo, ["packed"], tmp_path / "out", license="apache-2.0")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert front_of(text)["license"] == "apache-2.0"
+    assert "Licence of the checkpoint: apache-2.0." in text
+    assert "90.75 %" in text
+    assert "mit" not in text.partition("## Files")[0].replace("permit", "").split()
+
+
+def test_a_name_stays_a_name(tmp_path):
+    name = "a\n\n## Accuracy 99 %\n\x1b[2J<img src=x> `b` [link](http://x)" + 500 * "x"
+    network = dataclasses.replace(small_network(), name=name)
+    text = model_card(Source(network), [], None)
+    assert "\x1b" not in text
+    (line,) = [line for line in text.splitlines() if "Accuracy 99 %" in line and "# a" in line]
+    assert len(line) < 400
+    assert not any(line.startswith("## Accuracy") for line in text.splitlines())
+    assert "\\<img" in line
+    assert "\\[link" in line
 
 
 def test_a_packed_file_by_name_says_what_is_not_known(tmp_path):
