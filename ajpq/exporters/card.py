@@ -20,14 +20,13 @@ from ajpq.exporters.carried import FILES_FOLLOW, MADE_BY, beginning, with_licens
 from ajpq.exporters.pricing import Price
 from ajpq.exporters.readers.content import plain
 from ajpq.exporters.rendering import code, rendered
-from ajpq.exporters.source import Source, shareable
+from ajpq.exporters.source import CONVENTIONS, WITH_RANGE, Source, shareable
 from ajpq.files import write_atomically
 from ajpq.policy import CompressionPolicy
 from ajpq.reporting.style import duration, percent, quantity, width_name
 from hw_models.errors import AjpqError
 
 UNKNOWN_LICENSE = "unknown"
-_CONVENTIONS = {"fl32": "outer layers ≥ 32 bit", "fl8": "outer layers ≥ 8 bit", "all": "as is"}
 
 
 def check_card_place(folder: Path) -> None:
@@ -58,7 +57,7 @@ def write_card(
     path = folder / "README.md"
     carried = with_license(source.card, license) if source.card else ""
     text = carried or model_card(source, prices, license)
-    write_atomically(path, (text + _files(files)).encode())
+    write_atomically(path, (text + _files(source, files)).encode())
     return path
 
 
@@ -168,9 +167,9 @@ def _costs(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
     bops = [
         (f"BOPs, {label}", quantity(before["bops"][key], ""), quantity(after["bops"][key], ""))
-        for key, label in _CONVENTIONS.items()
+        for key, label in CONVENTIONS.items()
     ]
-    latency = ("latency", duration(before["latency_s"]), duration(after["latency_s"]))
+    latency = ("latency", duration(before.get("latency_s")), duration(after.get("latency_s")))
     rows = [
         latency,
         row("packed file (original: float32 weights)", "packed_bytes", "B"),
@@ -226,9 +225,10 @@ def _width_summary(policy: CompressionPolicy | None) -> str:
     return ", ".join(f"{counts[bits]} {width_name(bits)}" for bits in sorted(counts))
 
 
-def _files(files: Mapping[str, Path]) -> str:
+def _files(source: Source, files: Mapping[str, Path]) -> str:
     shown = {
         name: (path.name, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
         for name, path in files.items()
     }
-    return FILES_FOLLOW + rendered("card_files.md.j2", files=shown)
+    guessed = WITH_RANGE if source.output_range is None else frozenset()
+    return FILES_FOLLOW + rendered("card_files.md.j2", files=shown, guessed=guessed)

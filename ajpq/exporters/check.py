@@ -19,8 +19,8 @@ from hw_models.errors import AjpqError
 
 MOST_BYTES = (1 << 31) - 1
 """Neither an ONNX nor a TensorFlow Lite file can be larger."""
-COMPANIONS = frozenset(["README.md", "verified.json"])
-"""What an export leaves beside its files: the card, and what a verifier said."""
+COMPANIONS = frozenset(["README.md", "verified.json", "test_ledger.jsonl"])
+"""What an export leaves beside its files: the card, what a verifier said, and its looks."""
 _MOST_FILES = 1000
 _FIT = "configuration, policy, weights and result fit their checksums; the journal is sound"
 _FIT_WITHOUT_SUMS = (

@@ -15,7 +15,7 @@ from ajpq.exporters import EXPORTERS
 from ajpq.exporters.card import front_matter, model_card, write_card
 from ajpq.exporters.check import inspect
 from ajpq.exporters.pricing import Price, prices
-from ajpq.exporters.source import PACKED_FILE, Source
+from ajpq.exporters.source import PACKED_FILE, Source, check_result
 from ajpq.exporters.write import write_files
 from ajpq.packed import load, save
 from hw_models.base import NetworkCost
@@ -131,6 +131,36 @@ def test_every_file_is_listed_with_its_size_and_how_to_load_it(run, tmp_path):
     for word in ("ajpq.packed", "onnxruntime", "ai_edge_litert", "load_policy"):
         assert word in text
     assert "fit" in inspect(paths[0]).integrity
+
+
+def test_an_export_that_fails_leaves_nothing(run, tmp_path):
+    def fails(network, policy, folder):
+        raise AjpqError("the second one fails")
+
+    with pytest.raises(AjpqError, match="second"):
+        write_files(run, {"onnx": EXPORTERS["onnx"], "other": fails}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("baseline", None, None),
+        ("found", None, []),
+        ("found", "top1_test", None),
+        ("baseline", "top1_val", "high"),
+        ("found", "bops", 3),
+        ("found", "bops", {"fl32": 1, "fl8": None, "all": 1}),
+    ],
+)
+def test_a_result_that_lacks_something_is_told(part, key, value):
+    check_result(RESULT)
+    changed = {**RESULT, part: value if key is None else {**RESULT[part], key: value}}
+    with pytest.raises(AjpqError, match=f"result.json.*{part}"):
+        check_result(changed)
+    del changed[part]
+    with pytest.raises(AjpqError, match=f"no entry '{part}'"):
+        check_result(changed)
 
 
 def test_a_packed_file_alone_is_exported_and_its_card_goes_along(run, tmp_path):
