@@ -51,7 +51,7 @@ def read_packed(data: bytes) -> Content:
 
 
 def _operator(op: Operator, stored_bytes: int) -> Part:
-    kind = " + ".join(filter(None, [op.kind, op.activation]))
+    kind = plain(" + ".join(filter(None, [op.kind, op.activation])))
     if op.weights is None:
         return Part(plain(op.name), kind, "", stored_bytes)
     rows = widths(op.weights.bits)
@@ -84,7 +84,9 @@ def read_policy(data: bytes) -> Content:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise AjpqError(f"it is JSON, but no policy: {plain(where)}: {first['msg']}") from error
+        raise AjpqError(
+            f"it is JSON, but no policy: {plain(where)}: {plain(first['msg'])}"
+        ) from error
     if stated is not None and data != _written(policy):
         why = "its layout was changed" if stated == policy.hash else "its hash does not fit"
         raise AjpqError(f"it is not the policy that ajpq wrote: {why}")
