@@ -70,7 +70,9 @@ def _guarded(call: Callable[[], object]) -> None:
 
 
 def _fail(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())  # it may quote what someone else has written
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    print(f"error: {shown}", file=sys.stderr)
     sys.exit(2)
 
 

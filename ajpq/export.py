@@ -29,6 +29,7 @@ def main(
     out: Path | None = None,
     verify: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     license: Annotated[str | None, cli.option("NAME", "default: unknown")] = None,
+    data: Annotated[str | None, cli.option("NAME", "default: the run's")] = None,
     check: Annotated[Path | None, cli.option("FILE", "")] = None,
 ) -> None:
     """Export a compressed network and a model card, or look into an exported file.
@@ -42,6 +43,8 @@ def main(
         out: folder for the files; default <run>/export.
         verify: run each file on the test images and compare it with the reference.
         license: of the checkpoint, for the model card: apache-2.0, for example.
+        data: where the run's images lie on this machine; for a packed file the images that it is
+            for, to verify on and to choose the range of the logits of tflite and vela.
         check: tell what is in this file, folder of files or run folder, and whether it is still
             what was exported; nothing of it is executed.
     """
@@ -51,7 +54,7 @@ def main(
         return _check(check)
     assert run is not None
     folder = out or (run.parent if run.is_file() else run) / "export"
-    _export(run, formats_asked(run, format), folder, verify, license)
+    _export(run, formats_asked(run, format), folder, verify, license, data)
 
 
 def formats_asked(run: Path, text: str) -> list[str]:
@@ -63,17 +66,21 @@ def formats_asked(run: Path, text: str) -> list[str]:
     return every
 
 
-def _export(run: Path, names: list[str], folder: Path, verify: bool, license: str | None) -> None:
+def _export(
+    run: Path, names: list[str], folder: Path, verify: bool, license: str | None, data: str | None
+) -> None:
     from ajpq import exporting  # takes seconds, and a check needs nothing of it
 
     console = Console()
     progress = ConsoleProgress(console)
-    paths = exporting.export(run, names, folder, license=license, note=progress.note)
+    if verify:
+        exporting.check_verifiable(run, data)
+    paths = exporting.export(run, names, folder, license=license, data=data, note=progress.note)
     if not verify:
         for path in [*paths, folder / CARD_FILE]:
             console.print(f"{path}  {path.stat().st_size:,} bytes")
         return
-    verdicts = exporting.verify(run, names, folder, progress=progress)
+    verdicts = exporting.verify(run, names, folder, data=data, progress=progress)
     console.print(verdict_table(paths, verdicts))
     console.print(f"{folder / exporting.VERIFIED}")
     failed = [name for name, verdict in verdicts.items() if not verdict.ok]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ajpq.compressed import State
-from ajpq.data import test_batches
+from ajpq.data import Dataset, test_batches
 from ajpq.evaluate import Costs, exact_costs, layer_latencies, top1
 from ajpq.finalists import Finalist, validation_images
 from ajpq.graph.execute import channels_last, execute, frozen_batchnorm
@@ -53,15 +53,25 @@ def build_result(
 
 
 def record_test(
-    problem: Problem, run_dir: Path, occasion: str, policy_hash: str, answers: dict[str, float]
+    images: Problem | Dataset,
+    run_dir: Path,
+    occasion: str,
+    policy_hash: str,
+    answers: dict[str, float],
 ) -> None:
-    """Write down that test images were looked at, when, why, and what came out."""
+    """Write down that test images were looked at, when, why, and what came out.
+
+    Args:
+        images: whose test images they are.
+        policy_hash: ``none`` where there is no policy.
+    """
+    dataset = images if isinstance(images, Dataset) else images.dataset
     append_to_ledger(
         {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "occasion": occasion,
-            "data": problem.dataset.name.split(":")[0],
-            "images": len(problem.dataset.test_labels),
+            "data": dataset.name.split(":")[0],
+            "images": len(dataset.test_labels),
             "policy": policy_hash,
             "top1_test": {name: round(value, 4) for name, value in answers.items()},
         },

@@ -6,27 +6,27 @@ Fields of the front matter: https://huggingface.co/docs/hub/model-cards. Every f
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from ajpq.config import ProblemConfig
+from ajpq.exporters.carried import FILES_FOLLOW, MADE_BY, beginning, with_license
 from ajpq.exporters.pricing import Price
-from ajpq.exporters.source import Source, shareable
+from ajpq.exporters.readers.content import plain
+from ajpq.exporters.rendering import code, rendered
+from ajpq.exporters.source import CONVENTIONS, WITH_RANGE, Source, shareable
 from ajpq.files import write_atomically
 from ajpq.policy import CompressionPolicy
 from ajpq.reporting.style import duration, percent, quantity, width_name
 from hw_models.errors import AjpqError
 
 UNKNOWN_LICENSE = "unknown"
-_MADE_BY = "<!-- written by ajpq -->"
-_FILES_FOLLOW = "\n## Files\n"
-_CONVENTIONS = {"fl32": "outer layers ≥ 32 bit", "fl8": "outer layers ≥ 8 bit", "all": "as is"}
 
 
 def check_card_place(folder: Path) -> None:
@@ -36,7 +36,7 @@ def check_card_place(folder: Path) -> None:
         AjpqError: there is one that someone else has written.
     """
     path = folder / "README.md"
-    if path.exists() and _MADE_BY not in path.read_text(errors="replace"):
+    if path.exists() and MADE_BY not in beginning(path):
         raise AjpqError(f"{path} is no model card of ours; choose another folder: --out DIR")
 
 
@@ -55,23 +55,19 @@ def write_card(
         license: of the checkpoint; unknown unless someone states it.
     """
     path = folder / "README.md"
-    text = _carried(source.card) or model_card(source, prices, license)
-    write_atomically(path, (text + _files(files)).encode())
+    carried = with_license(source.card, license) if source.card else ""
+    text = carried or model_card(source, prices, license)
+    write_atomically(path, (text + _files(source, files)).encode())
     return path
-
-
-def _carried(card: str) -> str:
-    """A card that ajpq wrote, up to its list of files."""
-    return card.partition(_FILES_FOLLOW)[0] if _MADE_BY in card else ""
 
 
 def model_card(source: Source, prices: Sequence[Price], license: str | None) -> str:
     """Front matter and text, up to the list of files."""
     front = yaml.safe_dump(front_matter(source, license), sort_keys=False, allow_unicode=True)
     config, result = source.config, source.result
-    text = _render(
+    text = rendered(
         "card.md.j2",
-        made_by=_MADE_BY,
+        made_by=MADE_BY,
         name=_name(source),
         network=source.network,
         source=source,
@@ -131,17 +127,18 @@ def _results(source: Source, config: ProblemConfig) -> dict[str, Any]:
 
 
 def _name(source: Source) -> str:
-    return shareable(source.config.model) if source.config else source.network.name or "network"
+    name = shareable(source.config.model) if source.config else source.network.name
+    return plain(name or "network")
 
 
 def _checkpoint(config: ProblemConfig) -> str:
     if config.checkpoint is None:
-        return f"was trained with the recipe `{config.base.name}` in the same run"
-    return f"is the checkpoint `{shareable(config.checkpoint)}`"
+        return f"was trained with the recipe `{code(config.base.name)}` in the same run"
+    return f"is the checkpoint `{code(shareable(config.checkpoint))}`"
 
 
 def _recipe(recipe: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(recipe), sort_keys=False).strip()
+    return yaml.safe_dump(dict(recipe), sort_keys=False).strip().replace("```", "'''")
 
 
 def _accuracies(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -170,9 +167,9 @@ def _costs(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
     bops = [
         (f"BOPs, {label}", quantity(before["bops"][key], ""), quantity(after["bops"][key], ""))
-        for key, label in _CONVENTIONS.items()
+        for key, label in CONVENTIONS.items()
     ]
-    latency = ("latency", duration(before["latency_s"]), duration(after["latency_s"]))
+    latency = ("latency", duration(before.get("latency_s")), duration(after.get("latency_s")))
     rows = [
         latency,
         row("packed file (original: float32 weights)", "packed_bytes", "B"),
@@ -228,23 +225,10 @@ def _width_summary(policy: CompressionPolicy | None) -> str:
     return ", ".join(f"{counts[bits]} {width_name(bits)}" for bits in sorted(counts))
 
 
-def _files(files: Mapping[str, Path]) -> str:
-    shown = {name: (path.name, path.stat().st_size) for name, path in files.items()}
-    return _FILES_FOLLOW + _render("card_files.md.j2", files=shown)
-
-
-def _cell(value: object) -> str:
-    """A name may hold what a table cannot."""
-    return str(value).replace("\n", " ").replace("|", "\\|")
-
-
-def _render(template: str, **content: Any) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ajpq", "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["cell"] = _cell
-    return environment.get_template(template).render(**content)
+def _files(source: Source, files: Mapping[str, Path]) -> str:
+    shown = {
+        name: (path.name, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+        for name, path in files.items()
+    }
+    guessed = WITH_RANGE if source.output_range is None else frozenset()
+    return FILES_FOLLOW + rendered("card_files.md.j2", files=shown, guessed=guessed)

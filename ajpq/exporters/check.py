@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ajpq.exporters.readers import READERS, Content, Part, kind_of
-from ajpq.exporters.readers.content import plain
+from ajpq.exporters.readers.content import MOST_STATED, plain
 from ajpq.exporters.seal import seal_of
 from ajpq.policy import load_policy
-from ajpq.runs.folder import load_config, load_result
+from ajpq.runs.folder import load_config
 from ajpq.runs.journal import read_journal
+from ajpq.runs.seal import load_sealed
 from hw_models.errors import AjpqError
 
 MOST_BYTES = (1 << 31) - 1
 """Neither an ONNX nor a TensorFlow Lite file can be larger."""
-COMPANIONS = frozenset(["README.md", "verified.json"])
-"""What an export leaves beside its files: the card, and what a verifier said."""
+COMPANIONS = frozenset(["README.md", "verified.json", "test_ledger.jsonl"])
+"""What an export leaves beside its files: the card, what a verifier said, and its looks."""
 _MOST_FILES = 1000
+_FIT = "configuration, policy, weights and result fit their checksums; the journal is sound"
+_FIT_WITHOUT_SUMS = (
+    "the run has no checksums, so damage to its weights cannot be told; configuration, journal, "
+    "policy and result fit together"
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,8 @@ class Inspection:
     Attributes:
         format: what kind of file it is.
         integrity: what was verified, or that there was nothing to verify.
-        facts: who made it, what it computes, what was stated of it: ready to print.
+        facts: what the file computes, by what it holds: ready to print.
+        stated: what the file says of itself; nobody has verified that.
         parts: operators with the bytes of their constants, in execution order.
         other_bytes: the rest of the file: structure, names, metadata.
     """
@@ -41,6 +48,7 @@ class Inspection:
     integrity: str
     facts: Mapping[str, str]
     parts: tuple[Part, ...]
+    stated: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def other_bytes(self) -> int:
@@ -70,12 +78,12 @@ def _inspect_file(path: Path) -> Inspection:
     try:
         sealed = seal_of(data)
         content = READERS[kind_of(data)](data)
-        facts = {**content.facts, **_stated(content, sealed)}
+        stated = {**content.stated, **_stated(content, sealed)}
     except AjpqError as error:
         raise AjpqError(f"{path}: {error}") from error
-    shown = {key: value for key, value in facts.items() if value}
+    facts = {key: value for key, value in content.facts.items() if value}
     integrity = _integrity(content, sealed)
-    return Inspection(path, len(data), content.format, integrity, shown, content.parts)
+    return Inspection(path, len(data), content.format, integrity, facts, content.parts, stated)
 
 
 def files_in(path: Path) -> list[Path]:
@@ -122,14 +130,14 @@ def _stated(content: Content, sealed: str | None) -> dict[str, str]:
     statement: dict[str, Any] = json.loads(content.statement)
     return {
         plain(key): plain(value if isinstance(value, str) else json.dumps(value))
-        for key, value in statement.items()
+        for key, value in list(statement.items())[:MOST_STATED]
         if key != "seal" and value is not None
     }
 
 
 def _inspect_run(folder: Path) -> Inspection:
-    """A run folder: its configuration, journal, policy and result must fit together."""
-    config, result = load_config(folder), load_result(folder)
+    """A run folder: its files are what it has left, and fit together."""
+    config, (result, with_sums) = load_config(folder), load_sealed(folder)
     policy = load_policy(folder / "policy.json")
     lines = read_journal(folder / "journal.jsonl")
     if result.get("policy") != policy.hash:
@@ -146,6 +154,6 @@ def _inspect_run(folder: Path) -> Inspection:
     files = [entry for entry in sorted(folder.rglob("*")) if entry.is_file()]
     sizes = [(str(entry.relative_to(folder)), entry.stat().st_size) for entry in files]
     parts = tuple(Part(plain(name), "file", "", size) for name, size in sizes)
-    integrity = "configuration, journal, policy and result are sound and fit together"
+    integrity = _FIT if with_sums else _FIT_WITHOUT_SUMS
     total = sum(size for _, size in sizes)
     return Inspection(folder, total, f"run folder ({config.kind})", integrity, facts, parts)

@@ -42,13 +42,14 @@ class Expected:
     """The compressed network, and the reference's answers on some images.
 
     Attributes:
+        policy: None if the network came from a packed file, which holds none.
         logits: ``[N, classes]`` float32 of the reference.
         labels: ``[N]`` int64.
         on_batch: called after every batch that a file has been given.
     """
 
     network: Network
-    policy: CompressionPolicy
+    policy: CompressionPolicy | None
     batches: Batches
     logits: np.ndarray
     labels: np.ndarray
@@ -94,7 +95,7 @@ def top1(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def expected_of(
     network: Network,
-    policy: CompressionPolicy,
+    policy: CompressionPolicy | None,
     batches: Batches,
     on_batch: Callable[[], None] = lambda: None,
 ) -> Expected:

@@ -8,13 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ajpq import packed
 from ajpq.config import RunConfig
 from ajpq.policy import CompressionPolicy
+from hw_models.errors import AjpqError
 from hw_models.network import Network
+from hw_models.plain import shown
 
 PACKED_FILE = "model.ajpq"
 CARD_FILE = "README.md"
+WITH_RANGE = frozenset(["tflite", "vela"])
+"""Formats whose logits have 8 bits, so that a range for them must be known or guessed."""
+CONVENTIONS = {"fl32": "outer layers ≥ 32 bit", "fl8": "outer layers ≥ 8 bit", "all": "as is"}
+"""Of counting bit operations, as ``result.json`` names them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +30,8 @@ class Source:
         baseline: the int8 form of the uncompressed network.
         result: content of ``result.json``.
         mean, std: per channel, of pixel values in 0..1: how images are normalised.
-        card: the text of the model card that came with a packed file.
+        card: the text of the model card that came with a packed file, up to its list of files.
+        output_range: of the logits, see :func:`ajpq.exporters.tflite_file.logit_range`.
     """
 
     network: Network
@@ -36,6 +42,7 @@ class Source:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     card: str = ""
+    output_range: tuple[float, float] | None = None
 
 
 def packed_file(path: Path) -> Path | None:
@@ -46,15 +53,26 @@ def packed_file(path: Path) -> Path | None:
     return inside if inside.is_file() and not (path / "config.yaml").exists() else None
 
 
-def packed_source(path: Path) -> Source:
-    """A packed file and the card beside it.
+def check_result(result: Mapping[str, Any]) -> None:
+    """Does the result of a run have what a card and a statement tell of it?
 
     Raises:
-        AjpqError: it is no packed file, or damaged.
+        AjpqError: naming the first entry that is missing or of the wrong type.
     """
-    card = path.with_name(CARD_FILE)
-    text = card.read_text(errors="replace") if path.name == PACKED_FILE and card.is_file() else ""
-    return Source(packed.load(path), card=text)
+    for part in ("baseline", "found"):
+        own = result.get(part)
+        if not isinstance(own, Mapping):
+            raise AjpqError(f"result.json has no entry {part!r}: got {shown(own)}")
+        for key in ("top1_test", "top1_val"):
+            _check_number(f"{part}.{key}", own.get(key))
+        bops = own.get("bops")
+        for key in CONVENTIONS:
+            _check_number(f"{part}.bops.{key}", bops.get(key) if isinstance(bops, dict) else None)
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise AjpqError(f"result.json: expected a number as {name}, got {shown(value)}")
 
 
 def statement(source: Source) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""Format ``tflite``: the very int8 file that Arm's compiler is given for an Ethos-U.
+"""Format ``tflite``: the int8 file that Arm's compiler is given for an Ethos-U.
+
+In a search it prices the same file but for the range of the logits, which it guesses there.
 
 Input int8 ``[1, H, W, C]``, normalised and divided by the scale that the file states; output int8
 ``[1, classes]``. Channels of equal width stand side by side.

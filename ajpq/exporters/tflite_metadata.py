@@ -21,9 +21,8 @@ def with_metadata(data: bytes, text: bytes) -> bytes:
     """The file with ``text`` as its metadata entry ``ajpq``.
 
     FlatBuffers point forward only and by distance. So a new root in front of the old file may point
-    into it, and the old file stays as it is, byte for byte: the bytes that Arm's compiler was given
-    in a search are the end of the file that is exported (its own length is a multiple of 16;
-    otherwise zeros fill it up). LiteRT and Vela give equal answers for both.
+    into it, and the old file stays as it is, byte for byte, as the end of the new one (where its
+    length is no multiple of 16, zeros fill it up). LiteRT and Vela give equal answers for both.
     """
     old = root(data)
     builder = flatbuffers.Builder(len(data) + len(text) + 4096)

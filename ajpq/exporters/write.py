@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from ajpq.exporters.source import Source, statement
 def write_files(
     source: Source, exporters: Mapping[str, Exporter], out: Path, license: str | None = None
 ) -> list[Path]:
-    """Write one file per format, seal it, and write the card.
+    """Write and seal one file per format, and the card last.
+
+    The files appear in ``out`` when all are sealed; if one fails, ``out`` is as it was.
 
     Args:
         exporters: by the name of their format.
@@ -24,8 +27,16 @@ def write_files(
         AjpqError: a format that needs what the source does not have, or cannot hold the network.
     """
     out.mkdir(parents=True, exist_ok=True)
-    files = {name: write(source.network, source.policy, out) for name, write in exporters.items()}
-    for path in files.values():
-        seal(path, statement(source))
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
+        made = {
+            name: _sealed_file(source, write, Path(folder)) for name, write in exporters.items()
+        }
+        files = {name: path.replace(out / path.name) for name, path in made.items()}
     write_card(out, source, files, prices(source.network, source.baseline), license)
     return list(files.values())
+
+
+def _sealed_file(source: Source, write: Exporter, folder: Path) -> Path:
+    path = write(source.network, source.policy, folder)
+    seal(path, statement(source))
+    return path

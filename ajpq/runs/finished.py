@@ -25,6 +25,7 @@ class FinishedRun:
 
     Attributes:
         config: with the uncompressed weights that the run kept, so that it needs no other file.
+        stored: the configuration that the run was started with, which tells where those came from.
         result: ``result.json`` without the checksums.
     """
 
@@ -33,6 +34,7 @@ class FinishedRun:
     result: Mapping[str, Any]
     policy: CompressionPolicy
     weights: CompressedWeights
+    stored: RunConfig
 
 
 def load_finished(
@@ -62,7 +64,8 @@ def load_finished(
     if data is not None:
         changes["data"] = with_full_path(data)
     weights = load_weights(run_dir / WEIGHTS)
-    return FinishedRun(run_dir, config.model_copy(update=changes), result, policy, weights)
+    usable = config.model_copy(update=changes)
+    return FinishedRun(run_dir, usable, result, policy, weights, stored=config)
 
 
 def check_weights(weights: CompressedWeights, graph: Graph, state: Mapping[str, Tensor]) -> None:

@@ -86,13 +86,17 @@ def test_the_papers_recipe_on_another_network_and_other_data(tmp_path):
     paper = ("--config", tmp_path / "paper.yaml", *options)
     first = command("compress", *paper, "--run-dir", tmp_path / "one")
     assert first.returncode == 0, first.stderr
-    base = tmp_path / "one" / "base.safetensors"
+    base = tmp_path / "given.safetensors"
+    base.write_bytes((tmp_path / "one" / "base.safetensors").read_bytes())
     again = command(
         "compress", *paper, "--checkpoint", base, "--run-dir", tmp_path / "two", "--seed", "0"
     )
     assert again.returncode == 0, again.stderr
     one, two = (json.loads((tmp_path / n / "result.json").read_text()) for n in ("one", "two"))
     assert one["found"] == two["found"]
+    out = tmp_path / "out"
+    assert command("export", tmp_path / "two", "--format", "policy", "--out", out).returncode == 0
+    assert "The original is the checkpoint `given.safetensors`" in (out / "README.md").read_text()
     policy = load_policy(tmp_path / "one" / "policy.json")
     assert {bits for layer in policy.layers.values() for bits in layer.weight_bits} == {4}
     assert {layer.activation_bits for layer in policy.layers.values()} == {32}

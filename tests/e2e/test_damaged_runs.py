@@ -115,6 +115,8 @@ def test_the_run_itself_loads(copies):
     assert outcome(run, problem) is None
     load_finished(older, note=notes.append)
     assert "no checksums" in notes[0]
+    assert "fit their checksums" in command("export", "--check", run).stdout
+    assert "no checksums" in command("export", "--check", older).stdout
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -124,8 +126,14 @@ def test_the_commands_refuse_a_damaged_run(copies, name):
     content[len(content) // 2] ^= 16
 
     def all_commands():
-        for words in (("replay",), ("export", "--format", "packed"), ("report",), ("decode",)):
-            answer = command(words[0], run, *words[1:])
+        for words in (
+            ("replay", run),
+            ("export", run, "--format", "packed"),
+            ("export", "--check", run),
+            ("report", run),
+            ("decode", run),
+        ):
+            answer = command(*words)
             assert answer.returncode == 2, (words, answer)
             assert "Traceback" not in answer.stderr
             assert answer.stderr.startswith("error: ")

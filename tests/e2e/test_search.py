@@ -1,6 +1,7 @@
 """The whole way: search, resume after SIGKILL, replay, export, report."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from ajpq.exporters.verify import run_onnx
 from ajpq.packed import load
 from ajpq.policy import load_policy
 from ajpq.reference import simulate
-from ajpq.runs.seal import save_result
+from ajpq.runs.seal import load_sealed, save_result
 from tests.e2e.commands import (
     TINY,
     command,
@@ -268,6 +269,8 @@ def test_an_export_has_a_card_and_can_be_checked(finished, tmp_path):
     assert metric["value"] == round(result["found"]["top1_test"], 4)
     assert f"{result['baseline']['top1_test']:.2f} %" in card
     assert "tiny-full" in card
+    assert "was trained with the recipe `tiny-base` in the same run" in card
+    assert "base.safetensors" not in card
     assert str(run) not in card
     checked = command("export", "--check", out)
     assert checked.returncode == 0, checked.stderr
@@ -286,3 +289,71 @@ def test_a_packed_file_is_exported_without_the_run(finished, tmp_path):
     assert (out / "model.ajpq").read_bytes() == (zoo / "model.ajpq").read_bytes()
     before, after = ((f / "README.md").read_text() for f in (zoo, out))
     assert before.split("## Files")[0] == after.split("## Files")[0]
+
+
+def test_a_packed_file_is_verified_on_images_that_are_named(finished, tmp_path):
+    zoo, out = tmp_path / "zoo", tmp_path / "out"
+    assert command("export", finished[0], "--format", "packed", "--out", zoo).returncode == 0
+    formats = ("--format", "all", "--out", out)
+    refused = command("export", zoo, *formats, "--verify")
+    assert refused.returncode == 2
+    assert "--data" in refused.stderr
+    assert not out.exists()
+    other = command("export", zoo, *formats, "--data", "cifar10-is-not-here")
+    assert other.returncode == 2
+    assert "unknown data" in other.stderr
+
+    guessed = command("export", zoo, *formats)
+    assert guessed.returncode == 0, guessed.stderr
+    assert "is a guess" in guessed.stdout
+    assert (out / "README.md").read_text().count("is a guess") == 2  # tflite, vela
+    wide = (out / "model.tflite").read_bytes()
+
+    outcome = command("export", zoo, *formats, "--data", "digits", "--verify")
+    found = json.loads((out / "verified.json").read_text())
+    result = json.loads((finished[0] / "result.json").read_text())
+    assert found["reference_top1"] == result["found"]["top1_test"]
+    assert found["policy"] is None
+    assert set(found["files"]) >= {"packed", "torch", "onnx", "onnx-blocked", "tflite", "vela"}
+    failed = [name for name, own in found["files"].items() if not own["ok"]]
+    assert set(failed) <= {"tflite"}  # one of 359 images is more than its tenth of a point
+    assert outcome.returncode == (2 if failed else 0), outcome.stderr
+    assert "is a guess" not in (out / "README.md").read_text()
+    assert (out / "model.tflite").read_bytes() != wide
+    look = json.loads((out / "test_ledger.jsonl").read_text())
+    assert look["images"] == 359
+    assert look["policy"] == "none"
+    assert command("export", "--check", out).returncode == 0
+
+
+def test_images_that_a_packed_file_is_not_for_are_refused(finished, tmp_path):
+    zoo = tmp_path / "zoo"
+    assert command("export", finished[0], "--format", "packed", "--out", zoo).returncode == 0
+    (tmp_path / "few.py").write_text(
+        "from dataclasses import replace\n"
+        "from ajpq.data import load_data\n"
+        "def few():\n"
+        "    data = load_data('digits')\n"
+        "    return replace(data, classes=(*data.classes, 'eleventh'))\n"
+    )
+    data = f"{tmp_path / 'few.py'}:few"
+    outcome = command("export", zoo, "--format", "onnx", "--data", data, "--out", tmp_path / "out")
+    assert outcome.returncode == 2
+    assert "answers (10,), not (1, 8, 8) and (11,)" in outcome.stderr
+
+
+def test_a_run_whose_images_have_moved_is_exported_and_verified(finished, tmp_path):
+    moved = tmp_path / "mine.py"
+    moved.write_text(
+        "from ajpq.data import load_data\ndef digits():\n    return load_data('digits')\n"
+    )
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"] = str(tmp_path / "gone.py:digits")
+    (run / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    result, _ = load_sealed(finished[0])
+    save_result(run, result)
+    wanted = ("export", run, "--format", "packed", "--verify", "--out", tmp_path / "out")
+    assert command(*wanted).returncode == 2
+    outcome = command(*wanted, "--data", f"{moved}:digits")
+    assert outcome.returncode == 0, outcome.stderr

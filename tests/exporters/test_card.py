@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 
 import pytest
@@ -14,7 +15,7 @@ from ajpq.exporters import EXPORTERS
 from ajpq.exporters.card import front_matter, model_card, write_card
 from ajpq.exporters.check import inspect
 from ajpq.exporters.pricing import Price, prices
-from ajpq.exporters.source import PACKED_FILE, Source
+from ajpq.exporters.source import PACKED_FILE, Source, check_result
 from ajpq.exporters.write import write_files
 from ajpq.packed import load, save
 from hw_models.base import NetworkCost
@@ -132,6 +133,36 @@ def test_every_file_is_listed_with_its_size_and_how_to_load_it(run, tmp_path):
     assert "fit" in inspect(paths[0]).integrity
 
 
+def test_an_export_that_fails_leaves_nothing(run, tmp_path):
+    def fails(network, policy, folder):
+        raise AjpqError("the second one fails")
+
+    with pytest.raises(AjpqError, match="second"):
+        write_files(run, {"onnx": EXPORTERS["onnx"], "other": fails}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("baseline", None, None),
+        ("found", None, []),
+        ("found", "top1_test", None),
+        ("baseline", "top1_val", "high"),
+        ("found", "bops", 3),
+        ("found", "bops", {"fl32": 1, "fl8": None, "all": 1}),
+    ],
+)
+def test_a_result_that_lacks_something_is_told(part, key, value):
+    check_result(RESULT)
+    changed = {**RESULT, part: value if key is None else {**RESULT[part], key: value}}
+    with pytest.raises(AjpqError, match=f"result.json.*{part}"):
+        check_result(changed)
+    del changed[part]
+    with pytest.raises(AjpqError, match=f"no entry '{part}'"):
+        check_result(changed)
+
+
 def test_a_packed_file_alone_is_exported_and_its_card_goes_along(run, tmp_path):
     zoo = tmp_path / "zoo"
     zoo.mkdir()
@@ -139,13 +170,76 @@ def test_a_packed_file_alone_is_exported_and_its_card_goes_along(run, tmp_path):
     write_card(zoo, run, {"packed": zoo / PACKED_FILE}, [], "mit")
     onnx_file, packed_file = api.export(zoo, ["onnx", "packed"], tmp_path / "out")
     assert packed_file.read_bytes() == (zoo / PACKED_FILE).read_bytes()
-    assert inspect(onnx_file).facts["network"] == "built"
+    assert inspect(onnx_file).stated["network"] == "built"
     text = (tmp_path / "out" / "README.md").read_text()
     assert front_of(text)["license"] == "mit"
     assert "90.75 %" in text
     assert text.count("## Files") == 1
     assert "`model.onnx`" in text
     assert {path.name for path in zoo.iterdir()} == {PACKED_FILE, "README.md"}
+
+
+def zoo_of(run, folder):
+    """A packed file with its card, whose licence is MIT."""
+    folder.mkdir()
+    save(run.network, folder / PACKED_FILE)
+    write_card(folder, run, {"packed": folder / PACKED_FILE}, [], "mit")
+    return folder
+
+
+def test_a_card_states_what_its_files_are(run, tmp_path):
+    zoo = zoo_of(run, tmp_path / "zoo")
+    digest = hashlib.sha256((zoo / PACKED_FILE).read_bytes()).hexdigest()
+    assert f"| `{digest}` |" in (zoo / "README.md").read_text()
+
+
+def swap(zoo):
+    net = Builder(seed=1)
+    save(net.classifier(net.layer("conv", "input", 8, widths=(4,))), zoo / PACKED_FILE)
+
+
+def disown(zoo):
+    (zoo / "README.md").write_text("accuracy 90.75 %, by someone else")
+
+
+def bloat(zoo):
+    with (zoo / "README.md").open("a") as card:
+        card.write("x" * (1 << 21))
+    text = (zoo / "README.md").read_text()
+    (zoo / "README.md").write_text(text.replace("## Files", "x" * (1 << 20) + "\n## Files"))
+
+
+@pytest.mark.parametrize("change", [swap, disown, bloat])
+def test_a_card_of_another_file_is_not_carried(change, run, tmp_path):
+    zoo, notes = zoo_of(run, tmp_path / "zoo"), []
+    change(zoo)
+    api.export(zoo, ["packed"], tmp_path / "out", note=notes.append)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "90.75 %" not in text
+    assert "model-index" not in front_of(text)
+    assert any("is not taken along" in note for note in notes)
+
+
+def test_a_licence_that_is_stated_goes_into_a_carried_card(run, tmp_path):
+    zoo = zoo_of(run, tmp_path / "zoo")
+    api.export(zoo, ["packed"], tmp_path / "out", license="apache-2.0")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert front_of(text)["license"] == "apache-2.0"
+    assert "Licence of the checkpoint: apache-2.0." in text
+    assert "90.75 %" in text
+    assert "mit" not in text.partition("## Files")[0].replace("permit", "").split()
+
+
+def test_a_name_stays_a_name(tmp_path):
+    name = "a\n\n## Accuracy 99 %\n\x1b[2J<img src=x> `b` [link](http://x)" + 500 * "x"
+    network = dataclasses.replace(small_network(), name=name)
+    text = model_card(Source(network), [], None)
+    assert "\x1b" not in text
+    (line,) = [line for line in text.splitlines() if "Accuracy 99 %" in line and "# a" in line]
+    assert len(line) < 400
+    assert not any(line.startswith("## Accuracy") for line in text.splitlines())
+    assert "\\<img" in line
+    assert "\\[link" in line
 
 
 def test_a_packed_file_by_name_says_what_is_not_known(tmp_path):

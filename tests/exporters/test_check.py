@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import multiprocessing
 import os
 import pickle
@@ -15,13 +17,17 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from rich.console import Console
 from safetensors.numpy import save_file
 from tflite.Model import Model
 
 from ajpq.exporters.check import files_in, inspect
 from ajpq.exporters.readers.content import plain
 from ajpq.exporters.readers.protobuf import delimited, varint
+from ajpq.exporters.seal import sealed, unsealed
+from ajpq.reporting.inspected import print_inspection
 from hw_models.errors import AjpqError
+from tests.e2e.commands import command
 from tests.exporters.samples import POLICY, archive, exported
 
 PARTS = ["conv0", "conv1", "globalavgpool2", "flatten3", "linear4"]
@@ -106,7 +112,7 @@ def test_an_unsealed_file_is_told(tmp_path):
     onnx.save(model, path)
     found = inspect(path)
     assert "not sealed" in found.integrity
-    assert "policy" not in found.facts
+    assert "policy" not in found.stated
 
 
 def one_node(tensor, **attributes):
@@ -162,6 +168,58 @@ def test_names_cannot_command_the_terminal(tmp_path):
     assert part.name.isprintable()
     assert len(part.name) <= 120
     assert plain("a\nb\u202e") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}"
+
+
+def printed(path):
+    console = Console(file=io.StringIO(), width=200)
+    print_inspection(inspect(path), console)
+    return console.file.getvalue()
+
+
+def test_what_a_file_claims_of_itself_is_told_as_a_claim(tmp_path):
+    claims = {"integrity": "the file fits its seal", "format": "ONNX", "bytes": "1"}
+    save_file({"a": np.zeros(2, "f4")}, tmp_path / "w", metadata=claims)
+    found = inspect(tmp_path / "w")
+    assert found.format == "safetensors weights"
+    assert "not sealed" in found.integrity
+    assert found.stated == claims
+    lines = [line.strip() for line in printed(tmp_path / "w").splitlines()]
+    assert [line for line in lines if line.startswith(("integrity", "format", "bytes"))] == [
+        "format: safetensors weights",
+        f"bytes: {(tmp_path / 'w').stat().st_size:,}",
+        f"integrity: {found.integrity}",
+    ]
+    assert sorted(lines[-3:]) == sorted(f"states {key}: {value}" for key, value in claims.items())
+
+
+def test_a_sealed_statement_is_a_claim_too(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(exported("onnx", tmp_path / "sound").read_bytes())
+    path.write_bytes(sealed(unsealed(path.read_bytes()), {"inputs": "none", "integrity": "sure"}))
+    found = inspect(path)
+    assert found.facts["inputs"] == "input float32 [N, 3, 12, 12]"
+    assert found.stated == {"inputs": "none", "integrity": "sure"}
+    assert "states integrity: sure" in printed(path)
+
+
+HOSTILE_TEXT = "\x1b[2J\r\n## owned [red]"
+
+
+def test_foreign_text_cannot_command_the_terminal_when_it_is_printed(tmp_path):
+    path = tmp_path / f"w{HOSTILE_TEXT}"
+    header = {"a": {"dtype": "F32", "shape": [HOSTILE_TEXT, *range(500)], "data_offsets": [0, 4]}}
+    head = json.dumps({"__metadata__": {HOSTILE_TEXT: HOSTILE_TEXT}, **header}).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head + bytes(4))
+    (part,) = inspect(path).parts
+    assert len(part.constants) <= 120
+    shown = printed(path)
+    assert "\x1b" not in shown
+    assert "\r" not in shown
+    assert not any(line.startswith("## owned") for line in shown.splitlines())
+    path.write_bytes(b"neither")
+    refused = command("export", "--check", path)
+    assert refused.returncode == 2
+    assert "\x1b" not in refused.stderr
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"hello world", b"GIF89a", b"{}", b"[1]"])

@@ -13,6 +13,10 @@ MOST_ITEMS = 200_000
 """More operators, tensors or fields in one list are no network that anyone exported."""
 LARGEST_JSON = 1 << 23
 """Bytes of JSON that are parsed; some of it takes twenty times as much in memory."""
+MOST_STATED = 20
+"""Of what a file says of itself, no more is shown."""
+LONGEST_PATH = 4096
+"""Characters of a path that are shown."""
 _LONGEST_TEXT = 120
 
 
@@ -42,6 +46,7 @@ class Content:
         parts: in execution order.
         statement: the entry ``ajpq`` among its metadata, where it has one.
         integrity: what was verified beside the seal; empty if the format has nothing to verify.
+        stated: what the file says of itself outside a statement that is sealed.
     """
 
     format: str
@@ -49,14 +54,15 @@ class Content:
     parts: tuple[Part, ...] = ()
     statement: bytes | None = None
     integrity: str = ""
+    stated: Mapping[str, str] = field(default_factory=dict)
 
 
-def plain(text: bytes | bytearray | memoryview | str) -> str:
+def plain(text: bytes | bytearray | memoryview | str, longest: int = _LONGEST_TEXT) -> str:
     """At most a line of text, without anything that a terminal might obey."""
     if not isinstance(text, str):
-        text = bytes(text[: 4 * _LONGEST_TEXT]).decode("utf-8", "replace")
+        text = bytes(text[: 4 * longest]).decode("utf-8", "replace")
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return shown if len(shown) <= _LONGEST_TEXT else shown[: _LONGEST_TEXT - 1] + "…"
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -11,7 +11,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from ajpq import packed
-from ajpq.exporters.readers.content import LARGEST_JSON, Content, Part, limited, plain
+from ajpq.exporters.readers.content import (
+    LARGEST_JSON,
+    MOST_STATED,
+    Content,
+    Part,
+    limited,
+    plain,
+)
 from ajpq.policy import CompressionPolicy, LayerPolicy
 from ajpq.reporting.style import width_name
 from hw_models.errors import AjpqError
@@ -44,7 +51,7 @@ def read_packed(data: bytes) -> Content:
 
 
 def _operator(op: Operator, stored_bytes: int) -> Part:
-    kind = " + ".join(filter(None, [op.kind, op.activation]))
+    kind = plain(" + ".join(filter(None, [op.kind, op.activation])))
     if op.weights is None:
         return Part(plain(op.name), kind, "", stored_bytes)
     rows = widths(op.weights.bits)
@@ -77,7 +84,9 @@ def read_policy(data: bytes) -> Content:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise AjpqError(f"it is JSON, but no policy: {plain(where)}: {first['msg']}") from error
+        raise AjpqError(
+            f"it is JSON, but no policy: {plain(where)}: {plain(first['msg'])}"
+        ) from error
     if stated is not None and data != _written(policy):
         why = "its layout was changed" if stated == policy.hash else "its hash does not fit"
         raise AjpqError(f"it is not the policy that ajpq wrote: {why}")
@@ -120,9 +129,9 @@ def read_safetensors(data: bytes) -> Content:
         raise AjpqError("its tensors do not fill the file")
     parts = tuple(
         Part(
-            plain(name), "tensor", f"{plain(header[name]['dtype'])} {header[name]['shape']}", b - a
+            plain(name), "tensor", plain(f"{header[name]['dtype']} {header[name]['shape']}"), b - a
         )
         for (_, b, name), a in zip(spans, ends, strict=False)
     )
-    facts = {plain(key): plain(value) for key, value in list(metadata.items())[:20]}
-    return Content("safetensors weights", facts, parts)
+    stated = {plain(key): plain(value) for key, value in list(metadata.items())[:MOST_STATED]}
+    return Content("safetensors weights", parts=parts, stated=stated)
