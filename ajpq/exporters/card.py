@@ -101,7 +101,7 @@ def front_matter(source: Source, license: str | None) -> dict[str, Any]:
         "tags": ["ajpq", "quantization", "pruning", "edge"],
     }
     if config is not None:
-        fields["tags"].append(shareable(config.target))
+        fields["tags"].append(shareable(config.target).partition(",")[0])
         fields["datasets"] = [shareable(config.data)]
     fields["metrics"] = ["accuracy"]
     if config is not None and source.result:
