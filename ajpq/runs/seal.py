@@ -21,7 +21,10 @@ POLICY, WEIGHTS, CONFIG, RESULT = "policy.json", "weights.safetensors", "config.
 SEALED = (CONFIG, POLICY, WEIGHTS, BASE_WEIGHTS)
 _KEY = "sha256"
 _OLDER = frozenset(
-    "baseline found layer_latencies_s policy target seed threads seconds versions".split()
+    [
+        *("baseline", "found", "layer_latencies_s", "policy", "target"),
+        *("seed", "threads", "seconds", "versions"),
+    ]
 )
 """All that ``result.json`` held before it had checksums; what holds more has lost them."""
 
