@@ -251,6 +251,40 @@ def test_a_crowd_that_shares_nothing_is_read(tmp_path):
     assert len(found.parts) == 2_000
 
 
+def test_the_fields_of_a_whole_file_are_counted(tmp_path):
+    with pytest.raises(AjpqError, match="more than 500,000 fields"):
+        inspect(written(tmp_path, onnx_of_fields(b"\x0a\0", 6)))
+    with pytest.raises(AjpqError, match="fields in one message"):
+        inspect(written(tmp_path, onnx_of_fields(b"\x0a\0" * 3, 1)))
+
+
+def test_a_long_statement_is_refused(tmp_path):
+    def with_statement(size):
+        statement = b'{"made by": "%s"}' % (b"x" * size)
+        entry = delimited(14, delimited(1, b"ajpq") + delimited(2, statement))
+        return b"\x08\x08" + delimited(7, delimited(1, b"")) + entry
+
+    with pytest.raises(AjpqError, match="its seal is broken"):
+        inspect(written(tmp_path, with_statement(60_000)))
+    with pytest.raises(AjpqError, match=r"longer than 65,536 bytes"):
+        inspect(written(tmp_path, with_statement(70_000)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a":' * 70 + b"1" + b"}" * 70, "levels deep"),
+        (b'{"a":' * 100_000, "levels deep"),
+        (b"{%s}" % b",".join(b'"%x": 1' % number for number in range(50_001)), "50,000 keys"),
+        (b"{", "no policy"),
+        (b'{"a": "\xff"}', "no policy"),
+    ],
+)
+def test_a_policy_is_read_within_the_limits_of_json(tmp_path, content, message):
+    with pytest.raises(AjpqError, match=message):
+        inspect(written(tmp_path, content))
+
+
 def deep_graphs() -> bytes:
     graph = b""
     for _ in range(2000):
@@ -258,7 +292,18 @@ def deep_graphs() -> bytes:
     return delimited(7, graph)
 
 
+def onnx_of_fields(field: bytes, nodes: int) -> bytes:
+    """A model of so many nodes with 100,000 times ``field`` each."""
+    node = delimited(1, field * 100_000)
+    return b"\x08\x08" + delimited(7, node * nodes)
+
+
 HOSTILE = {
+    "many nodes of many fields": lambda: onnx_of_fields(b"\x0a\0", 200),
+    "many nodes of many attributes": lambda: onnx_of_fields(b"\x2a\0", 200),
+    "many keys of a policy": lambda: (
+        b'{"layers": {%s}}' % b",".join(b'"%x": {}' % number for number in range(500_000))
+    ),
     "many empty nodes": lambda: delimited(7, b"\x0a\0" * 20_000_000),
     "a long varint": lambda: b"\x08" + b"\xff" * 1_000_000,
     "a length beyond the file": lambda: b"\x3a" + varint(1 << 60),

@@ -13,6 +13,8 @@ MOST_ITEMS = 200_000
 """More operators, tensors or fields in one list are no network that anyone exported."""
 LARGEST_JSON = 1 << 23
 """Bytes of JSON that are parsed; some of it takes twenty times as much in memory."""
+LONGEST_STATEMENT = 1 << 16
+"""Bytes; no more fits into the comment of a zip file."""
 _LONGEST_TEXT = 120
 
 
@@ -49,6 +51,10 @@ class Content:
     parts: tuple[Part, ...] = ()
     statement: bytes | None = None
     integrity: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.statement or b"") > LONGEST_STATEMENT:
+            raise AjpqError(f"its entry ajpq is longer than {LONGEST_STATEMENT:,} bytes")
 
 
 def plain(text: bytes | bytearray | memoryview | str) -> str:
