@@ -12,7 +12,7 @@ from torch import nn
 from ajpq.base import build_problem
 from ajpq.compressed import CompressedWeights, compressed_view, fit_scales, weight_bits
 from ajpq.config import ProblemConfig, ReplayConfig, load_recipe, validated
-from ajpq.evaluate import exact_costs, measured
+from ajpq.evaluate import Costs, exact_costs, measured
 from ajpq.executor import thread_count
 from ajpq.finalists import validation_images
 from ajpq.policy import CompressionPolicy, check_policy
@@ -26,6 +26,16 @@ from ajpq.shrink import shrink
 from ajpq.surroundings import changed_surroundings
 from hw_models.errors import AjpqError
 from hw_models.network import Network
+from hw_models.plain import shown
+
+RECORDED = frozenset(
+    ["top1_val", "top1_test"]
+    + [name for name, field in Costs.model_fields.items() if field.is_required()]
+)
+"""The metrics that a run of every version has recorded; a replay without them proves nothing."""
+MOST_LOST = 1.0
+"""Points of validation top-1 by which a training that is repeated elsewhere may be worse."""
+_OF_THE_POLICY = ("macs", "bops")  # no training changes them
 
 
 def replay(
@@ -45,8 +55,9 @@ def replay(
     differently; the message then says which versions have changed.
 
     A training's last bits do depend on machine, threads and versions. ``retrain`` uses the run's
-    number of threads; where the rest is the same too, weights and metrics must be equal, elsewhere
-    the difference is told.
+    number of threads; where the rest is the same too, weights and metrics must be equal. Elsewhere
+    the difference is told: MACs and bit operations must be equal even so, and the top-1 on
+    validation images at most ``MOST_LOST`` points lower.
 
     Args:
         retrain: repeat the fine-tuning from the policy instead of loading the weights.
@@ -57,10 +68,12 @@ def replay(
         again, and what is different here from where the run was made, if retrained weights differ.
 
     Raises:
-        AjpqError: the run is damaged, or a metric differs from what it recorded.
+        AjpqError: the run is damaged, lacks a metric that every run records, or a metric differs
+            from what it recorded.
     """
     progress = progress or SilentProgress()
     run = load_finished(run_dir, data=data, note=progress.note)
+    _check_recorded(run)
     problem = problem_of(run, progress)
     weights = _retrained(run, problem, progress) if retrain else run.weights
     with progress.phase("measuring"):
@@ -75,6 +88,16 @@ def replay(
         "replayed": {key: replayed[key] for key in recorded},
         "changed": _excuses(run, weights, recorded, replayed),
     }
+
+
+def _check_recorded(run: FinishedRun) -> None:
+    found = run.result["found"]
+    missing = sorted(RECORDED - found.keys())
+    if missing:
+        raise AjpqError(f"{run.folder} cannot be replayed: its result lacks {missing[0]!r}")
+    if type(found["top1_val"]) not in (int, float):
+        value = shown(found["top1_val"])
+        raise AjpqError(f"{run.folder} cannot be replayed: its top1_val is {value}, no number")
 
 
 def problem_of(run: FinishedRun, progress: Progress | None = None) -> Problem:
@@ -122,12 +145,22 @@ def _excuses(
     if same and not misses:
         return []
     changed = changed_surroundings(run.result)
-    if same or not changed:
-        what = f"{misses[0]} was {recorded[misses[0]]}, is {replayed[misses[0]]}" if misses else ""
+    wrong = misses if same or not changed else _beyond_training(recorded, replayed)
+    if wrong or not changed:
+        what = (
+            f"{wrong[0]} was {shown(recorded[wrong[0]])}, is {replayed[wrong[0]]}" if wrong else ""
+        )
         hint = f" ({'; '.join(changed)})" if changed else ""
         reason = what or "the retrained weights differ, though machine and versions are the same"
         raise AjpqError(f"{run.folder} does not replay: {reason}{hint}")
     return changed
+
+
+def _beyond_training(recorded: dict[str, Any], replayed: dict[str, Any]) -> list[str]:
+    """The metrics that no difference between two trainings excuses."""
+    wrong = [key for key in _OF_THE_POLICY if replayed[key] != recorded[key]]
+    near = replayed["top1_val"] >= recorded["top1_val"] - MOST_LOST  # not with NaN
+    return wrong if near else [*wrong, "top1_val"]
 
 
 def same_weights(one: CompressedWeights, other: CompressedWeights) -> bool:

@@ -78,8 +78,10 @@ def read_text(path: Path) -> str:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is larger, or no UTF-8.
+        ValueError: it is larger, no UTF-8, or a pipe or device, which may never end.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError("expected a file, not a pipe or a device")
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:

@@ -14,23 +14,24 @@ from hypothesis import strategies as st
 from ajpq.packed import estimated_bytes, load, pack, save, unpack
 from hw_models.errors import AjpqError
 from hw_models.network import Edge, Network, Operator, Weights
-from tests.packed.hostile import signed_again
+from tests.packed.hostile import forged, signed_again
 
 CONV = {"stride": (1, 2), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
 WINDOW = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "ceil_mode": True}
 PLAIN = (
-    ("activation", {"function": "silu"}),
-    ("add", {}),
-    ("mul", {}),
-    ("concat", {}),
-    ("select", {"index": (-1, 2, 0, -1)}),
-    ("subsample", {"stride": (2, 2)}),
-    ("pad", {"padding": (0, 1, 2, 3)}),
-    ("maxpool", WINDOW),
-    ("avgpool", {**WINDOW, "count_include_pad": False}),
-    ("globalavgpool", {}),
-    ("flatten", {}),
+    ("activation", {"function": "silu"}, ("image",), (3, 8, 8)),
+    ("add", {}, ("image", "activation"), (3, 8, 8)),
+    ("concat", {}, ("image", "add", "image"), (9, 8, 8)),
+    ("select", {"index": (-1, 2, 0, -1)}, ("image",), (4, 8, 8)),
+    ("subsample", {"stride": (2, 3)}, ("select",), (4, 4, 3)),
+    ("pad", {"padding": (0, 1, 2, 3)}, ("select",), (4, 13, 9)),
+    ("maxpool", WINDOW, ("pad",), (4, 7, 5)),
+    ("avgpool", {**WINDOW, "count_include_pad": False}, ("maxpool",), (4, 4, 3)),
+    ("globalavgpool", {}, ("avgpool",), (4, 1, 1)),
+    ("mul", {}, ("avgpool", "globalavgpool"), (4, 4, 3)),
+    ("flatten", {}, ("mul",), (48,)),
 )
+"""Kind, attributes, inputs, shape of the output; every edge is named after its kind."""
 
 
 def make_weights(rng, shape, widths) -> Weights:
@@ -49,20 +50,44 @@ def make_weights(rng, shape, widths) -> Weights:
 def make_network(rng, layers) -> Network:
     """Layers of ``(kind, row shape, widths)`` and one operator of every other kind.
 
-    Shapes of edges need not fit: the file does not care.
+    What a layer reads is selected from the input, with as many channels as it wants.
     """
-    edges = {"input": Edge("input", (3, 8, 8), 8, True, 0.1)}
+    edges = {"image": Edge("image", (3, 8, 8), 8, True, 0.1)}
     operators = []
+
+    def add(name, kind, inputs, shape, attributes=None, weights=None, activation=None, **edge):
+        edges[name] = Edge(name, shape, **{"bits": 4, "signed": True, "scale": 0.25, **edge})
+        operators.append(Operator(name, kind, inputs, name, attributes or {}, weights, activation))
+
+    add("values", "flatten", ("image",), (192,))
     for place, (kind, row, widths) in enumerate(layers):
-        name = f"layer{place}.ü"
-        edges[name] = Edge(name, (len(widths), 4, 4), 8, False, float(rng.uniform(1e-9, 9)))
-        weights = make_weights(rng, (len(widths), *row), widths)
+        name, rows = f"layer{place}.ü", len(widths)
+        channels = rows if kind == "affine" else row[0]
+        source, space = ("values", ()) if kind == "linear" else ("image", (8, 8))
+        index = tuple(rng.integers(-1, 3, channels).tolist())
+        add(f"chosen{place}", "select", (source,), (channels, *space), {"index": index})
+        shape = {"linear": (rows,), "affine": (rows, 8, 8)}.get(kind)
+        if shape is None:
+            shape = (rows, 8 - row[1] + 3, (8 - row[2] + 2) // 2 + 1)
+        weights = make_weights(rng, (rows, *row), widths)
         attributes = CONV if kind == "conv" else {}
-        operators.append(Operator(name, kind, ("input",), name, attributes, weights, "relu6"))
-    for kind, attributes in PLAIN:
-        edges[kind] = Edge(kind, (4,), 4, True, 0.25)
-        operators.append(Operator(kind, kind, ("input", "input"), kind, attributes))
-    return Network("näme", "input", "flatten", edges, tuple(operators))
+        scale = float(rng.uniform(1e-9, 9))
+        source = (f"chosen{place}",)
+        add(
+            name,
+            kind,
+            source,
+            shape,
+            attributes,
+            weights,
+            "relu6",
+            bits=8,
+            signed=False,
+            scale=scale,
+        )
+    for kind, attributes, inputs, shape in PLAIN:
+        add(kind, kind, inputs, shape, attributes)
+    return Network("näme", "image", "flatten", edges, tuple(operators))
 
 
 def resnet20_like(widths, seed=0) -> Network:
@@ -102,11 +127,15 @@ def assert_equal(found: Network, expected: Network) -> None:
                 assert (one + 0).tobytes() == (two + 0).tobytes()  # -0.0 may become 0.0
 
 
+KINDS = [
+    *(("conv", row) for row in ((1, 1, 1), (3, 2, 2), (5, 3, 1))),
+    *(("linear", row) for row in ((1,), (5,), (40,))),
+    ("affine", (1, 1, 1)),
+]
 LAYER = st.tuples(
-    st.sampled_from(["conv", "linear", "affine"]),
-    st.sampled_from([(1, 1, 1), (3, 2, 2), (5,), (40,)]),
+    st.sampled_from(KINDS),
     st.lists(st.sampled_from([0, 2, 3, 4, 5, 6, 7, 8, 32]), min_size=1, max_size=12),
-)
+).map(lambda layer: (*layer[0], layer[1]))
 
 
 @settings(max_examples=60, deadline=None)
@@ -131,13 +160,13 @@ def test_round_trip_of_unusual_codes(bits, kind):
     weights = make_weights(np.random.default_rng(0), (4, 300), [bits] * 4)
     weights.codes[:] = codes
     network = make_network(np.random.default_rng(0), [("linear", (300,), [bits] * 4)])
-    network.operators[0].weights.codes[:] = codes
+    network.layers[0].weights.codes[:] = codes
     assert_equal(unpack(pack(network)), network)
 
 
 def test_zero_rows_keep_scales_that_are_not_zero():
     network = make_network(np.random.default_rng(0), [("linear", (9,), [0, 4, 0, 8])])
-    network.operators[0].weights.scales[:] = [0.5, 1, -0.0, 2]
+    network.layers[0].weights.scales[:] = [0.5, 1, -0.0, 2]
     assert_equal(unpack(pack(network)), network)
 
 
@@ -183,7 +212,7 @@ def test_size_is_near_the_entropy_and_the_estimate(widths):
 )
 def test_codes_that_do_not_fit_are_refused(bits, codes, message):
     network = make_network(np.random.default_rng(0), [("linear", (9,), [bits])])
-    network.operators[0].weights.codes[:] = codes
+    network.layers[0].weights.codes[:] = codes
     with pytest.raises(AjpqError, match=message):
         pack(network)
 
@@ -217,11 +246,6 @@ def test_flipped_bytes_are_refused(place, flip):
         unpack(bytes(damaged))
 
 
-def with_checksum(body: bytes) -> bytes:
-    """A file of version 1."""
-    return b"AJPQ\1\0\0\0" + struct.pack("<I", zlib.crc32(body)) + body
-
-
 @settings(max_examples=300, deadline=None)
 @given(st.integers(12, len(SMALL) - 1), st.integers(1, 255))
 def test_damage_behind_a_right_checksum_never_crashes(place, flip):
@@ -231,23 +255,38 @@ def test_damage_behind_a_right_checksum_never_crashes(place, flip):
         assert isinstance(unpack(signed_again(bytes(damaged))), Network)
 
 
-def forged(header: bytes, widths: bytes = b"", codes: bytes = b"") -> bytes:
+def signed_v1(body: bytes) -> bytes:
+    """A file of version 1 whose checksum is right."""
+    return b"AJPQ\1\0\0\0" + struct.pack("<I", zlib.crc32(body)) + body
+
+
+def forged_v1(header: bytes, widths: bytes = b"", codes: bytes = b"") -> bytes:
+    """A file of version 1 of a structure, without scales and biases."""
     section = zlib.compress(struct.pack("<I", len(header)) + header + widths)
-    return with_checksum(struct.pack("<4I", len(section), 0, 0, len(codes)) + section + codes)
+    return signed_v1(struct.pack("<4I", len(section), 0, 0, len(codes)) + section + codes)
 
 
-HEADER = (
-    '{"n":"","i":"a","x":"a","e":[["a",[2],8,true,SCALE]],'
-    '"o":[["b","linear",["a"],"a",null,{},SHAPE,0]]}'
-)
+EDGES = '"e":[["a",[3],8,true,SCALE],["b",[2],8,true,1.0]]'
+HEADERS = {
+    1: f'{{"n":"","i":"a","x":"b",{EDGES},"o":[["c","linear",["a"],"b",null,{{}},SHAPE,0]]}}',
+    2: f'{{"n":"","i":0,"x":1,{EDGES},"o":[["c","linear",null,0,[1],[],SHAPE,1]]}}',
+}
+FORGED = {1: forged_v1, 2: forged}
+"""Version -> a file with a right checksum from its structure, widths and codes."""
 
 
-def test_the_forged_header_is_understood_when_it_is_honest():
-    header = HEADER.replace("SCALE", "1.0").replace("SHAPE", "[2,3]").encode()
-    network = unpack(forged(header, widths=b"\0\0"))
-    assert network.operators[0].weights.codes.shape == (2, 3)
+def header(version: int, scale: str = "1.0", shape: str = "[2,3]") -> bytes:
+    return HEADERS[version].replace("SCALE", scale).replace("SHAPE", shape).encode()
 
 
+@pytest.mark.parametrize("version", FORGED)
+def test_the_forged_header_is_understood_when_it_is_honest(version):
+    data = FORGED[version](header(version), b"\0\0")
+    assert data[4] == version
+    assert unpack(data).operators[0].weights.codes.shape == (2, 3)
+
+
+@pytest.mark.parametrize("version", FORGED)
 @pytest.mark.parametrize(
     ("scale", "shape", "widths"),
     [
@@ -255,6 +294,7 @@ def test_the_forged_header_is_understood_when_it_is_honest():
         ("1.0", "[2,2147483647,2147483647,2147483647]", b"\4\4"),
         ("1.0", "[2,99999999]", b"\4\4"),
         ("1.0", "[2,3]", b"\4"),
+        ("1.0", "[2,3]", b"\4\4\4"),
         ("1.0", "[2,3]", b"\1\77"),
         ("1.0", "[2,3]", b"\40\40"),
         ("1.0", "[3,2]", b"\4\4\4"),
@@ -266,23 +306,55 @@ def test_the_forged_header_is_understood_when_it_is_honest():
         ("[" * 100_000, "[2,3]", b"\0\0"),
     ],
 )
-def test_absurd_headers_are_refused(scale, shape, widths):
-    header = HEADER.replace("SCALE", scale).replace("SHAPE", shape).encode()
+def test_absurd_headers_are_refused(version, scale, shape, widths):
+    with pytest.raises(AjpqError) as caught:
+        unpack(FORGED[version](header(version, scale, shape), widths))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("version", FORGED)
+def test_zero_words_at_the_end_of_the_codes_are_refused(version):
     with pytest.raises(AjpqError):
-        unpack(forged(header, widths))
+        unpack(FORGED[version](header(version), b"\4\4", b"\0" * 8))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('["a"],"b"', '[],"b"', "does not fit its inputs"),
+        ('["a"],"b"', '["a","a"],"b"', "does not fit its inputs"),
+        ('["a"],"b"', '["b"],"b"', "stands before its inputs"),
+        ('["a"],"b"', '["a"],"a"', "repeats an output"),
+        ('["a"],"b"', '["n"],"b"', "is not understood"),
+        ("[2,3]", "[2,4]", "does not fit its inputs"),
+        ("[2,3]", "[2,3,1]", "does not fit its inputs"),
+        ("[3],8", "[3,1],8", "'d' has an impossible shape"),
+        ("[3],8", "[3,2147483647,2147483647],8", "'d' has an impossible shape"),
+        ("{}", '{"groups":1}', "has the attributes"),
+        (
+            '"linear",["a"],"b",null,{},[2,3]',
+            '"select",["a"],"b",null,{"index":[0,-2]},[]',
+            "damaged",
+        ),
+        (
+            '"linear",["a"],"b",null,{},[2,3]',
+            '"select",["a"],"b",null,{"index":[0,3]},[]',
+            "fit its",
+        ),
+        ('"c","linear",["a"]', '"c\\n' + "c" * 9999 + '","linear",[]', "does not fit its inputs"),
+        ('"o":[', '"o":[["c","activation",["a"],"d",null,{"function":"relu"},[],0],', "repeated"),
+    ],
+)
+def test_structures_of_version_1_that_no_network_has_are_refused(old, new, message):
+    text = header(1).decode().replace('"e":[', '"e":[["d",[3],8,true,1.0],')
+    assert old in text
+    changed = text.replace(old, new, 1).encode()
+    with pytest.raises(AjpqError, match=message) as caught:
+        unpack(forged_v1(changed, b"\0\0"))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 2000
 
 
 def test_other_versions_are_named():
     with pytest.raises(AjpqError, match="version 7"):
         unpack(SMALL[:4] + b"\7\0" + SMALL[6:])
-
-
-def test_zero_words_at_the_end_of_the_codes_are_refused():
-    with pytest.raises(AjpqError):
-        unpack(
-            forged(
-                HEADER.replace("SCALE", "1.0").replace("SHAPE", "[2,3]").encode(),
-                b"\4\4",
-                b"\0" * 8,
-            )
-        )

@@ -1,17 +1,49 @@
 """JSON and YAML from strangers: bounded, and one short line when they are refused."""
 
+import os
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw_models.plain import MOST_BYTES, clipped, parsed_json, parsed_yaml, read_json, shown
+from ajpq import packed
+from ajpq.policy import load_policy
+from ajpq.runs.journal import read_journal
+from hw_models.errors import AjpqError
+from hw_models.plain import (
+    MOST_BYTES,
+    clipped,
+    parsed_json,
+    parsed_yaml,
+    read_json,
+    read_text,
+    shown,
+)
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
     max_leaves=8,
 )
+
+
+def test_pipes_and_devices_are_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(ValueError, match="expected a file"):
+            read_text(path)
+        with pytest.raises(AjpqError, match="expected a file"):
+            load_policy(path)
+        with pytest.raises(AjpqError, match="expected a file"):
+            packed.load(path)
+        with pytest.raises(AjpqError, match="it is no file"):
+            read_journal(path)
+    with pytest.raises(IsADirectoryError):
+        read_text(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read_text(tmp_path / "missing")
 
 
 @settings(deadline=None, max_examples=50)

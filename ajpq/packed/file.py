@@ -96,8 +96,10 @@ def read(path: Path) -> bytes:
     """The bytes of a packed file.
 
     Raises:
-        AjpqError: it cannot be read.
+        AjpqError: it cannot be read, or is a pipe or a device, which may never end.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise AjpqError(f"cannot read the packed file {path}: expected a file")
     try:
         return path.read_bytes()
     except OSError as error:

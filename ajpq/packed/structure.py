@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, mo
 from ajpq.packed.attributes import Function, Size, listed, named
 from ajpq.packed.container import damaged
 from ajpq.packed.limits import STRUCTURE_BYTES
+from ajpq.packed.wiring import check_wiring
 from hw_models.errors import AjpqError
 from hw_models.network import KINDS, Edge, Network, Operator, Weights
 
@@ -61,19 +62,15 @@ class Structure(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Structure:
-        known = {self._edge(self.i)}
         for place, operator in enumerate(self.o):
             name, kind, _, _, _, _, shape, _ = operator
-            inputs, output = self.ends(place)
             if kind not in KINDS or bool(shape) != (kind in _WEIGHTED):
                 raise ValueError(f"operator {name!r} is not understood")
-            if shape and self.e[output][1][:1] != shape[:1]:
-                raise ValueError(f"operator {name!r} has rows and outputs of different number")
-            if not known.issuperset(inputs) or output in known:
-                raise ValueError(f"operator {name!r} stands before its inputs or repeats an output")
-            known.add(output)
-        if self._edge(self.x) not in known or len({row[0] for row in self.e}) < len(self.e):
-            raise ValueError("edges are missing or repeated")
+            self.ends(place)
+        if len({row[0] for row in self.e}) < len(self.e):
+            raise ValueError("names of edges are repeated")
+        for end in (self.i, self.x):
+            self._edge(end)
         return self
 
     def ends(self, place: int) -> tuple[list[int], int]:
@@ -177,16 +174,13 @@ def parse(text: bytes) -> Parsed:
     try:
         structure = Structure.model_validate_json(text)
         network = _network(structure)
+        shapes = {place: tuple(row[6]) for place, row in enumerate(structure.o) if row[6]}
+        check_wiring(network, shapes)
     except ValidationError as error:
         raise damaged(error.errors(include_url=False, include_input=False)[0]["msg"]) from error
     except (ValueError, OverflowError) as error:
         raise damaged(error) from error
-    rows = [(place, row[6], row[7]) for place, row in enumerate(structure.o) if row[6]]
-    return Parsed(
-        network,
-        {place: tuple(shape) for place, shape, _ in rows},
-        {place: kind for place, _, kind in rows},
-    )
+    return Parsed(network, shapes, {place: structure.o[place][7] for place in shapes})
 
 
 def _network(structure: Structure) -> Network:

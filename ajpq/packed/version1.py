@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -27,7 +27,9 @@ from ajpq.packed.codes import close_stream, decode_groups, open_stream
 from ajpq.packed.container import damaged
 from ajpq.packed.layers import Layer, check_sizes, split_rows, spread
 from ajpq.packed.limits import STRUCTURE_BYTES, fits, inflate
+from ajpq.packed.wiring import check_wiring
 from hw_models.network import ACTIVATIONS, KINDS, Edge, Network, Operator, Weights
+from hw_models.plain import shown
 
 VERSION = 1
 _PREFIX = struct.Struct("<4sHHI")
@@ -61,15 +63,13 @@ class Header(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Header:
-        shapes = {name: shape for name, shape, *_ in self.e}
+        edges = {row[0] for row in self.e}
         for name, kind, inputs, output, activation, _, shape, _ in self.o:
-            missing = {*inputs, output} - shapes.keys()
+            missing = {*inputs, output} - edges
             known = kind in KINDS and activation in ACTIVATIONS | {None}
             if not known or missing or bool(shape) != (kind in _WEIGHTED):
-                raise ValueError(f"operator {name!r} is not understood")
-            if shape and shapes[output][:1] != shape[:1]:
-                raise ValueError(f"operator {name!r} has rows and outputs of different number")
-        if {self.i, self.x} - shapes.keys() or len(shapes) != len(self.e):
+                raise ValueError(f"operator {shown(name)} is not understood")
+        if {self.i, self.x} - edges or len(edges) != len(self.e):
             raise ValueError("edges are missing or repeated")
         return self
 
@@ -82,6 +82,7 @@ def unpack(data: bytes) -> Network:
     """
     section, floats, reals, codes = _split(data)
     header, widths = _read_header(section, len(data))
+    network = _checked(header)
     layers = split_rows([row[6] for row in header.o if row[6]], widths)
     zero_rows = [row[7] for row in header.o if row[6]]
     stored = [(layer.bits > 0) | (kind == 1) for layer, kind in zip(layers, zero_rows, strict=True)]
@@ -90,10 +91,23 @@ def unpack(data: bytes) -> Network:
         raise damaged("its sizes contradict each other")
     places = [place for place, row in enumerate(header.o) if row[6]]
     found = _read_weights(layers, stored, floats, reals, codes)
+    weights = dict(zip(places, found, strict=True))
+    operators = (
+        replace(op, weights=weights.get(place)) for place, op in enumerate(network.operators)
+    )
+    return replace(network, operators=tuple(operators))
+
+
+def _checked(header: Header) -> Network:
+    """The network without its weights."""
     try:
-        return _network(header, dict(zip(places, found, strict=True)))
+        network = _network(header)
+        check_wiring(network, {n: tuple(row[6]) for n, row in enumerate(header.o) if row[6]})
+    except ValidationError as error:
+        raise damaged(error.errors(include_url=False, include_input=False)[0]["msg"]) from error
     except ValueError as error:
         raise damaged(error) from error
+    return network
 
 
 def _split(data: bytes) -> list[bytes]:
@@ -142,7 +156,7 @@ def _read_weights(
     return found
 
 
-def _network(header: Header, weights: Mapping[int, Weights]) -> Network:
+def _network(header: Header) -> Network:
     edges = {
         name: Edge(name, tuple(shape), bits, signed, scale)
         for name, shape, bits, signed, scale in header.e
@@ -154,9 +168,9 @@ def _network(header: Header, weights: Mapping[int, Weights]) -> Network:
             tuple(inputs),
             output,
             named(kind, listed(kind, attributes)),
-            weights.get(place),
+            None,
             activation,
         )
-        for place, (name, kind, inputs, output, activation, attributes, *_) in enumerate(header.o)
+        for name, kind, inputs, output, activation, attributes, *_ in header.o
     )
     return Network(header.n, header.i, header.x, edges, operators)

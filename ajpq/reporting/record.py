@@ -74,7 +74,7 @@ def read_run(run_dir: Path) -> RunRecord:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(errors="replace") if path.exists() else ""
+    return path.read_text(errors="replace") if path.is_file() else ""
 
 
 def _read_points(path: Path) -> tuple[Point, ...]:

@@ -40,10 +40,13 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     """All entries in order; a last line that a kill cut short is left out.
 
     Raises:
-        AjpqError: a line is damaged; the message gives its number, the file is not touched.
+        AjpqError: a line is damaged; the message gives its number, the file is not touched. Or it
+            is no file but a pipe, which may never end.
     """
     if not path.exists():
         return []
+    if not path.is_file():
+        raise AjpqError(f"expected a journal in {path}, but it is no file")
     text = path.read_text(errors="replace")
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):

@@ -20,6 +20,13 @@ BASE_WEIGHTS = "base.safetensors"
 POLICY, WEIGHTS, CONFIG, RESULT = "policy.json", "weights.safetensors", "config.yaml", "result.json"
 SEALED = (CONFIG, POLICY, WEIGHTS, BASE_WEIGHTS)
 _KEY = "sha256"
+_OLDER = frozenset(
+    [
+        *("baseline", "found", "layer_latencies_s", "policy", "target"),
+        *("seed", "threads", "seconds", "versions"),
+    ]
+)
+"""All that ``result.json`` held before it had checksums; what holds more has lost them."""
 
 
 def save_result(run_dir: Path, result: Mapping[str, Any]) -> None:
@@ -31,15 +38,15 @@ def save_result(run_dir: Path, result: Mapping[str, Any]) -> None:
 def load_sealed(run_dir: Path) -> tuple[dict[str, Any], bool]:
     """The content of ``result.json`` without the checksums, and whether there are any.
 
-    A run that is older than checksums has none.
+    A run that is older than checksums has none, nor anything else that came with them or later.
 
     Raises:
         AjpqError: the run has not finished, or a file is not the one that it has left.
     """
     result = load_result(run_dir)
-    if _KEY not in result:
+    if result.keys() <= _OLDER:
         return result, False
-    sums = result.pop(_KEY)
+    sums = result.pop(_KEY, None)
     if not isinstance(sums, dict) or sums.keys() != {*SEALED, RESULT}:
         raise AjpqError(f"{run_dir / RESULT} is damaged: it lacks checksums of the run's files")
     found = {RESULT: _content_sum(result)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ajpq import api
+from ajpq import api, replaying
 from ajpq.config import ReplayConfig, load_compress_config
 from ajpq.data import load_data, normalize
 from ajpq.policy import load_policy
@@ -174,6 +174,58 @@ def test_retrained_weights_that_differ_are_an_error_here_and_told_elsewhere(fini
     assert "processor abacus there" in printed
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"top1_val": 100.0}, "top1_val was 100.0"),
+        ({"top1_val": float("nan")}, "top1_val was nan"),
+        ({"macs": 1}, "macs was 1"),
+    ],
+)
+def test_a_training_elsewhere_excuses_little(finished, tmp_path, change, message):
+    """The weights in the folder are not those of the recipe, the machine is another one."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    weights = load_weights(run / "weights.safetensors")
+    next(iter(weights.latent.values()))[0] += 1e-7
+    save_weights(run / "weights.safetensors", weights)
+    abacus = {"processor": "abacus", "instruction_set": "wood"}
+    assert found(run)["top1_val"] < 99
+    resealed(run, machine=abacus, found={**found(run), **change})
+    line = refused(run, "--retrain")
+    assert f"does not replay: {message}" in line
+    assert "processor abacus there" in line
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.9, 1.1])
+def test_a_training_elsewhere_may_lose_a_point(loss):
+    recorded = {"top1_val": 90.0, "top1_test": 90.0, "macs": 3, "bops": {"all": 1}}
+    retrained = {**recorded, "top1_val": 90.0 - loss, "top1_test": 50.0}
+    wrong = replaying._beyond_training(recorded, retrained)
+    assert wrong == (["top1_val"] if loss > 1 else [])
+
+
+@pytest.mark.parametrize("options", [(), ("--retrain",)])
+def test_a_result_that_records_nothing_proves_nothing(finished, tmp_path, options):
+    run = shutil.copytree(finished, tmp_path / "run")
+    looks = Path("test_ledger.jsonl"), run / "test_ledger.jsonl"
+    before = [path.read_text() if path.exists() else "" for path in looks]
+    resealed(run, found={})
+    assert "its result lacks 'bops'" in refused(run, *options)
+    assert [path.read_text() if path.exists() else "" for path in looks] == before
+
+
+def test_every_metric_that_all_runs_record_is_required(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    metrics = found(run)
+    required = {"top1_val", "top1_test", "latency_s", "packed_bytes", "flash_bytes", "bops", "macs"}
+    assert required <= metrics.keys()
+    for name in required:
+        resealed(run, found={key: value for key, value in metrics.items() if key != name})
+        assert f"its result lacks '{name}'" in refused(run)
+    resealed(run, found={**metrics, "top1_val": "high"})
+    assert "its top1_val is 'high', no number" in refused(run)
+
+
 def test_a_result_whose_checksums_are_right_must_still_replay(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     resealed(run, found={**found(run), "top1_val": 1.0})
@@ -184,6 +236,7 @@ def test_a_run_from_before_checksums_replays_with_a_note(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     result, sealed = load_sealed(run)
     assert sealed
+    del result["machine"]  # came with the checksums
     (run / "result.json").write_text(json.dumps(result))
     assert "has no checksums" in " ".join(replayed(run).split())
 

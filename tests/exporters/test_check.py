@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import multiprocessing
@@ -247,46 +248,99 @@ def test_a_folder_is_checked_file_by_file(tmp_path):
 # --- files that claim more than they hold ---------------------------------------------------------
 
 
-def shared_lists() -> bytes:
-    """A flatbuffer whose thousands of operators all read one list of ten thousand tensors."""
+def crowd(
+    graphs=1, operators=1, tensors=1, inputs=0, *, repeated=False, dims=0, buffers=0
+) -> bytes:
+    """A TensorFlow Lite file of equal graphs that share their list of operators, which share their
+    list of inputs. Where they are ``repeated``, the lists name one graph and one operator only;
+    tensors always are.
+    """
     import flatbuffers
 
     builder = flatbuffers.Builder(1 << 20)
-    tensors = builder.CreateNumpyVector(np.zeros(10_000, np.int32))
-    builder.StartObject(3)
-    builder.PrependUOffsetTRelativeSlot(1, tensors, 0)
-    operator = builder.EndObject()
-    builder.StartVector(4, 2_000, 4)
-    for _ in range(2_000):
-        builder.PrependUOffsetTRelative(operator)
-    operators = builder.EndVector()
-    builder.StartObject(4)
-    tensor = builder.EndObject()
-    builder.StartVector(4, 1, 4)
-    builder.PrependUOffsetTRelative(tensor)
-    table = builder.EndVector()
-    builder.StartObject(5)
-    builder.PrependUOffsetTRelativeSlot(0, table, 0)
-    builder.PrependUOffsetTRelativeSlot(3, operators, 0)
-    graph = builder.EndObject()
-    builder.StartVector(4, 1, 4)
-    builder.PrependUOffsetTRelative(graph)
-    graphs = builder.EndVector()
-    builder.StartObject(4)
-    code = builder.EndObject()
-    builder.StartVector(4, 1, 4)
-    builder.PrependUOffsetTRelative(code)
-    codes = builder.EndVector()
-    builder.StartObject(8)
-    builder.PrependUOffsetTRelativeSlot(1, codes, 0)
-    builder.PrependUOffsetTRelativeSlot(2, graphs, 0)
-    builder.Finish(builder.EndObject(), file_identifier=b"TFL3")
+
+    def table(slots):
+        builder.StartObject(8)
+        for slot, offset in slots.items():
+            builder.PrependUOffsetTRelativeSlot(slot, offset, 0)
+        return builder.EndObject()
+
+    def vector(offsets):
+        builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            builder.PrependUOffsetTRelative(offset)
+        return builder.EndVector()
+
+    def tables(count, slots):
+        return vector([table(slots)] * count if repeated else [table(slots) for _ in range(count)])
+
+    of_inputs = builder.CreateNumpyVector(np.zeros(inputs, np.int32))
+    of_dims = builder.CreateNumpyVector(np.ones(dims, np.int32))
+    of_tensors = vector([table({0: of_dims} if dims else {})] * tensors)
+    of_operators = tables(operators, {1: of_inputs} if inputs else {})
+    of_graphs = tables(graphs, {0: of_tensors, 3: of_operators})
+    of_codes = vector([table({})])
+    of_buffers = vector([table({0: builder.CreateByteVector(b"x")})] * buffers)
+    builder.Finish(table({1: of_codes, 2: of_graphs, 4: of_buffers}), file_identifier=b"TFL3")
     return bytes(builder.Output())
 
 
-def test_lists_that_are_shared_to_take_time_are_refused(tmp_path):
+CROWDS = {
+    "one list of inputs": {"operators": 2_000, "inputs": 10_000},
+    "one operator": {"operators": 2_000, "repeated": True},
+    "one graph": {"graphs": 2_000, "repeated": True},
+    "one graph of one operator": {"graphs": 200_000, "operators": 200_000, "repeated": True},
+    "one list of operators": {"graphs": 2_000, "operators": 20_000},
+    "one list of tensors": {"graphs": 2_000, "operators": 0, "tensors": 200_000},
+}
+
+
+@pytest.mark.parametrize("name", CROWDS)
+def test_lists_that_are_shared_to_take_time_are_refused(name, tmp_path):
+    path = written(tmp_path, crowd(**CROWDS[name]))
+    start = time.process_time()
     with pytest.raises(AjpqError, match="share lists"):
-        inspect(written(tmp_path, shared_lists()))
+        inspect(path)
+    assert time.process_time() - start < 5
+
+
+def test_a_crowd_that_shares_nothing_is_read(tmp_path):
+    found = inspect(written(tmp_path, crowd(operators=2_000)))
+    assert len(found.parts) == 2_000
+
+
+def test_the_fields_of_a_whole_file_are_counted(tmp_path):
+    with pytest.raises(AjpqError, match="more than 500,000 fields"):
+        inspect(written(tmp_path, onnx_of_fields(b"\x0a\0", 6)))
+    with pytest.raises(AjpqError, match="fields in one message"):
+        inspect(written(tmp_path, onnx_of_fields(b"\x0a\0" * 3, 1)))
+
+
+def test_a_long_statement_is_refused(tmp_path):
+    def with_statement(size):
+        statement = b'{"made by": "%s"}' % (b"x" * size)
+        entry = delimited(14, delimited(1, b"ajpq") + delimited(2, statement))
+        return b"\x08\x08" + delimited(7, delimited(1, b"")) + entry
+
+    with pytest.raises(AjpqError, match="its seal is broken"):
+        inspect(written(tmp_path, with_statement(60_000)))
+    with pytest.raises(AjpqError, match=r"longer than 65,536 bytes"):
+        inspect(written(tmp_path, with_statement(70_000)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a":' * 70 + b"1" + b"}" * 70, "levels deep"),
+        (b'{"a":' * 100_000, "levels deep"),
+        (b"{%s}" % b",".join(b'"%x": 1' % number for number in range(50_001)), "50,000 keys"),
+        (b"{", "no policy"),
+        (b'{"a": "\xff"}', "no policy"),
+    ],
+)
+def test_a_policy_is_read_within_the_limits_of_json(tmp_path, content, message):
+    with pytest.raises(AjpqError, match=message):
+        inspect(written(tmp_path, content))
 
 
 def deep_graphs() -> bytes:
@@ -296,12 +350,24 @@ def deep_graphs() -> bytes:
     return delimited(7, graph)
 
 
+def onnx_of_fields(field: bytes, nodes: int) -> bytes:
+    """A model of so many nodes with 100,000 times ``field`` each."""
+    node = delimited(1, field * 100_000)
+    return b"\x08\x08" + delimited(7, node * nodes)
+
+
 HOSTILE = {
+    "many nodes of many fields": lambda: onnx_of_fields(b"\x0a\0", 200),
+    "many nodes of many attributes": lambda: onnx_of_fields(b"\x2a\0", 200),
+    "many keys of a policy": lambda: (
+        b'{"layers": {%s}}' % b",".join(b'"%x": {}' % number for number in range(500_000))
+    ),
     "many empty nodes": lambda: delimited(7, b"\x0a\0" * 20_000_000),
     "a long varint": lambda: b"\x08" + b"\xff" * 1_000_000,
     "a length beyond the file": lambda: b"\x3a" + varint(1 << 60),
     "graphs in graphs": deep_graphs,
-    "shared lists": shared_lists,
+    **{name: functools.partial(crowd, **shape) for name, shape in CROWDS.items()},
+    "a shape of a million lengths": functools.partial(crowd, dims=1_000_000, inputs=1, buffers=1),
     "a zip bomb": lambda: archive({"a": bytes(1 << 26)}, zipfile.ZIP_DEFLATED),
     "a deep JSON": lambda: b'{"a":' + b"[" * 1_000_000,
     "a long JSON number": lambda: b'{"schema_version": ' + b"1" * 1_000_000 + b"}",

@@ -17,6 +17,8 @@ MOST_STATED = 20
 """Of what a file says of itself, no more is shown."""
 LONGEST_PATH = 4096
 """Characters of a path that are shown."""
+LONGEST_STATEMENT = 1 << 16
+"""Bytes; no more fits into the comment of a zip file."""
 _LONGEST_TEXT = 120
 
 
@@ -55,6 +57,10 @@ class Content:
     statement: bytes | None = None
     integrity: str = ""
     stated: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.statement or b"") > LONGEST_STATEMENT:
+            raise AjpqError(f"its entry ajpq is longer than {LONGEST_STATEMENT:,} bytes")
 
 
 def plain(text: bytes | bytearray | memoryview | str, longest: int = _LONGEST_TEXT) -> str:

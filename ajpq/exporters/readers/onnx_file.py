@@ -45,7 +45,7 @@ def read_onnx(data: bytes) -> Content:
         AjpqError: damaged, no ONNX file, or with tensors in other files.
     """
     model = parse(memoryview(data))
-    graphs = model.messages(7)
+    graphs = list(model.messages(7))
     if len(graphs) != 1:
         raise AjpqError(f"it is no ONNX file: expected one graph, found {len(graphs)}")
     (graph,) = graphs

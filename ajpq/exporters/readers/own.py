@@ -23,6 +23,7 @@ from ajpq.policy import CompressionPolicy, LayerPolicy
 from ajpq.reporting.style import width_name
 from hw_models.errors import AjpqError
 from hw_models.network import Edge, Operator
+from hw_models.plain import parsed_json
 
 _NOT_BROKEN_DOWN = 1  # the version whose bytes nobody divides among layers
 
@@ -77,7 +78,12 @@ def read_policy(data: bytes) -> Content:
     """
     if len(data) > LARGEST_JSON:
         raise AjpqError(f"it is no policy: expected at most {LARGEST_JSON:,} bytes")
-    content = json.loads(data)
+    try:
+        content = parsed_json(data.decode())
+    except ValueError as error:
+        raise AjpqError(f"it is no policy: {plain(str(error))}") from error
+    if not isinstance(content, dict):
+        raise AjpqError("it is JSON, but no policy")
     stated = content.pop("hash", None)
     try:
         policy = CompressionPolicy.model_validate(content)

@@ -1,21 +1,41 @@
 """Protocol buffers on the wire, read without their schema and without copying.
 
-Nothing is allocated beyond one view per field, and every length is checked against the bytes that
-are there. Format: https://protobuf.dev/programming-guides/encoding
+Nothing is allocated beyond one view per field, every length is checked against the bytes that are
+there, and one budget of fields is for the whole file: messages are as many as one reads, and the
+same one counts each time. Format: https://protobuf.dev/programming-guides/encoding
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from ajpq.exporters.readers.content import limited, plain
 from hw_models.errors import AjpqError
 
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 _LONGEST_VARINT = 10
+MOST_FIELDS = 500_000
+"""Reading so many takes some seconds, and each some hundred bytes; an exported layer has 400."""
 Value = int | memoryview
+
+
+@dataclass
+class Budget:
+    """How many fields may still be read of one file."""
+
+    left: int = MOST_FIELDS
+
+    def spend(self) -> None:
+        """Read one.
+
+        Raises:
+            AjpqError: there were too many.
+        """
+        self.left -= 1
+        if self.left < 0:
+            raise AjpqError(f"it has more than {MOST_FIELDS:,} fields")
 
 
 @dataclass(frozen=True)
@@ -23,6 +43,7 @@ class Message:
     """The fields of one message by number; what is known of a field is asked by its kind."""
 
     fields: Mapping[int, list[Value]]
+    budget: Budget = field(default_factory=Budget, repr=False, compare=False)
 
     def blobs(self, number: int) -> list[memoryview]:
         """All values of a field that holds bytes, text or messages.
@@ -36,9 +57,9 @@ class Message:
             raise AjpqError(f"field {number} of a message holds a number in place of bytes")
         return [value for value in found if not isinstance(value, int)]
 
-    def messages(self, number: int) -> list[Message]:
-        """All messages in a field."""
-        return [parse(blob) for blob in self.blobs(number)]
+    def messages(self, number: int) -> Iterator[Message]:
+        """All messages in a field, one after the other."""
+        return (parse(blob, self.budget) for blob in self.blobs(number))
 
     def texts(self, number: int) -> list[str]:
         """All texts in a field, ready to print."""
@@ -68,12 +89,16 @@ class Message:
         return (self.integers(number) or [0])[-1]
 
 
-def parse(data: memoryview) -> Message:
+def parse(data: memoryview, budget: Budget | None = None) -> Message:
     """One message.
 
+    Args:
+        budget: of the file that the message is in; without one it is a file of its own.
+
     Raises:
-        AjpqError: it is cut off, or is no message.
+        AjpqError: it is cut off, is no message, or has more fields than are left.
     """
+    budget = budget or Budget()
     fields: dict[int, list[Value]] = defaultdict(list)
     place = count = 0
     while place < len(data):
@@ -82,8 +107,9 @@ def parse(data: memoryview) -> Message:
         if tag >> 3 == 0 or place > len(data):
             raise AjpqError("a message is cut off or damaged")
         count = limited(count + 1, "fields in one message")
+        budget.spend()
         fields[tag >> 3].append(value)
-    return Message(dict(fields))
+    return Message(dict(fields), budget)
 
 
 def _value(data: memoryview, place: int, kind: int) -> tuple[Value, int]:
@@ -99,6 +125,8 @@ def _value(data: memoryview, place: int, kind: int) -> tuple[Value, int]:
 
 
 def _varint(data: memoryview, place: int) -> tuple[int, int]:
+    if place < len(data) and data[place] < 128:  # nearly all of them
+        return data[place], place + 1
     value = 0
     for shift, byte in enumerate(data[place : place + _LONGEST_VARINT]):
         value |= (byte & 127) << (7 * shift)

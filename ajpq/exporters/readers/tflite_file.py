@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 
 from tflite.BuiltinOperator import BuiltinOperator
@@ -15,6 +17,7 @@ METADATA_NAME = b"ajpq"
 BUFFERS, METADATA, SLOTS = 4, 6, 8
 """Slots of the table ``Model``, and their number."""
 _ETHOS_U = "ethos-u"
+_OFFSET_BYTES = 4
 
 
 def read_tflite(data: bytes) -> Content:
@@ -94,14 +97,13 @@ def _tallies(
     """One per operator, each constant with its first user."""
     found: list[Tally] = []
     left = {number: size for number, size in enumerate(stored) if size}
-    references = 0
+    work = _Work(file_bytes // _OFFSET_BYTES)
     for graph in graphs:
-        tensors = graph.tables(0)
-        for operator in graph.tables(3):
+        tensors, operators = graph.tables(0), graph.tables(3)
+        work.spend(len(tensors), [graph, *operators])
+        for operator in operators:
             inputs, outputs = operator.integers(1), operator.integers(2)
-            references += len(inputs) + len(outputs)
-            if references > file_bytes:  # an honest file spends four bytes on each
-                raise AjpqError("its operators share lists of tensors, which is not supported")
+            work.spend(len(inputs) + len(outputs))
             name = _at(tensors, int(outputs[0]), "tensor").text(3) if len(outputs) else ""
             found.append(Tally(name, [_kind(codes, operator.number(0))]))
             _take(
@@ -110,12 +112,33 @@ def _tallies(
     return found
 
 
+@dataclass
+class _Work:
+    """How many tensors, operators and references to them there may be in all: an honest file spends
+    four bytes on each, and has a graph or an operator only once."""
+
+    left: int
+    seen: set[int] = field(default_factory=set)
+
+    def spend(self, count: int, tables: Sequence[Table] = ()) -> None:
+        """Take account of tables that must be new, and of so many other things.
+
+        Raises:
+            AjpqError: there are too many for the size of the file.
+        """
+        places = {table.place for table in tables}
+        self.left -= count + len(tables)
+        if self.left < 0 or len(places) < len(tables) or not self.seen.isdisjoint(places):
+            raise AjpqError("its operators share lists or tables, which is not supported")
+        self.seen |= places
+
+
 def _take(tensors: list[Table], left: dict[int, int], tally: Tally) -> None:
     """Count the constants among the tensors whose buffers are ``left``: number -> bytes."""
     for tensor in tensors:
         size = left.pop(tensor.number(2), 0)
         if size:
-            tally.add(_dtype(tensor), product(tensor.integers(0).tolist(), 8 * size), size)
+            tally.add(_dtype(tensor), product(tensor.integers(0)[:17].tolist(), 8 * size), size)
 
 
 def _kind(codes: list[str], index: int) -> str:
