@@ -211,7 +211,7 @@ def bars_of(found: list[Checked]) -> dict[str, dict[str, Any]]:
             min(verdict.agreement or 0.0 for verdict, _ in own), 99.5
         )
         bars[f"{key}_difference_points_at_most"] = at_most(
-            max(abs((verdict.top1 or 0.0) - top1) for verdict, top1 in own), 0.1
+            round(max(abs((verdict.top1 or 0.0) - top1) for verdict, top1 in own), 6), 0.1
         )
     excess = [excess_percent(own.files["packed"]) for own in found]
     failed = [name for own in found for name, verdict in own.verdicts.items() if not verdict.ok]
