@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from envs.task import CompressionTask
 from hw_models.errors import AjpqError
+from hw_models.plain import clipped
 
 FILE = "front.json"
 
@@ -62,7 +63,7 @@ def load_front(folder: Path) -> list[Point]:
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = clipped(".".join(map(str, first["loc"])))
         raise AjpqError(f"{folder / FILE} is damaged: {where}: {first['msg']}") from error
 
 

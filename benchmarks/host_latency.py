@@ -1,10 +1,10 @@
-"""What compression buys on this processor: the exported int8 file against what one has without it.
+"""What compression buys on this processor: the exported int8 files against what one has without.
 
-Four files of each network of :mod:`benchmarks.subjects`, one image at a time on one thread of ONNX
-Runtime, all in turn within one run: the float32 original with BatchNorm folded; ONNX Runtime's own
+Five files of each network of :mod:`benchmarks.subjects`, one image at a time on one thread, all in
+turn within one run. In ONNX Runtime the float32 original with BatchNorm folded; ONNX Runtime's own
 static quantization of it (QDQ, one scale per channel, calibrated on training images); our int8
-export of the same network with all its channels; and of the compressed one. Accuracies are those
-of the files on validation images.
+export of the same network with all its channels; and of the compressed one. In LiteRT the int8
+export of the compressed one. Accuracies are those of the files on validation images.
 
     make bench NAME=host_latency
     python -m benchmarks.host_latency --data imagefolder:DIR
@@ -23,10 +23,11 @@ import numpy as np
 import tyro
 
 from ajpq import cli
-from ajpq.exporters.verify import run_onnx
+from ajpq.exporters.verify import run_onnx, run_tflite
+from ajpq.exporting import formats_of
 from ajpq.finalists import validation_images
 from ajpq.problem import Problem, augmented_images, direct_weights, network_of
-from benchmarks.exports import TARGET, onnx_run
+from benchmarks.exports import TARGET, onnx_run, tflite_run
 from benchmarks.harness import at_least, command_line, write_result
 from benchmarks.subjects import SUBJECTS, compressed, problem_of
 from benchmarks.timing import interleaved
@@ -34,6 +35,7 @@ from hw_models.network import Network
 
 NAME = "host_latency"
 FLOAT, RUNTIME, INT8, OURS = "float32", "int8 by ONNX Runtime", "int8", "compressed"
+LITERT = "compressed, in LiteRT"
 CALIBRATION_BATCHES = 2
 
 
@@ -43,7 +45,7 @@ def main(
     run_dir: Path | None = None,
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
-    """Time four files of five networks, write benchmarks/results/host_latency.json.
+    """Time five files of five networks, write benchmarks/results/host_latency.json.
 
     Args:
         data: cifar10, or imagefolder:DIR with the same images.
@@ -70,21 +72,25 @@ def main(
 
 
 def rows_of(name: str, data: str, seed: int, folder: Path) -> list[dict[str, Any]]:
-    """The four files of one network."""
+    """The five files of one network."""
     problem = problem_of(SUBJECTS[name], data, TARGET, seed)
     policy, weights = compressed(problem, folder)
+    network = network_of(problem, policy, weights)
     original, plain = (problem.uniform(bits) for bits in (32, 8))
     own = folder / f"{name} latency"
     files = {
         FLOAT: saved(network_of(problem, original, direct_weights(problem)), own / "float32.onnx"),
         INT8: saved(network_of(problem, plain, direct_weights(problem)), own / "int8.onnx"),
-        OURS: saved(network_of(problem, policy, weights), own / "compressed.onnx"),
+        OURS: saved(network, own / "compressed.onnx"),
     }
     files[RUNTIME] = quantized_by_runtime(files[FLOAT], problem, own / "runtime.onnx")
+    files[LITERT] = formats_of(problem, network)["tflite"].export(network, policy, own)
     sample = validation_images(problem)
     image = sample.images[:1]
-    seconds = interleaved({form: onnx_run(file, image) for form, file in files.items()})
     batches = [part.numpy() for part in sample.images.split(500)]
+    loaders = {**dict.fromkeys(files, (onnx_run, run_onnx)), LITERT: (tflite_run, run_tflite)}
+    seconds = interleaved({form: loaders[form][0](file, image) for form, file in files.items()})
+    logits = {form: loaders[form][1](file, batches) for form, file in files.items()}
     return [
         {
             "network": name,
@@ -92,10 +98,9 @@ def rows_of(name: str, data: str, seed: int, folder: Path) -> list[dict[str, Any
             "host_ms": seconds[form] * 1e3,
             "times_faster_than_float32": seconds[FLOAT] / seconds[form],
             "bytes": files[form].stat().st_size,
-            "top1_val": 100.0
-            * float((run_onnx(files[form], batches).argmax(1) == sample.labels.numpy()).mean()),
+            "top1_val": 100.0 * float((logits[form].argmax(1) == sample.labels.numpy()).mean()),
         }
-        for form in (FLOAT, RUNTIME, INT8, OURS)
+        for form in (FLOAT, RUNTIME, INT8, OURS, LITERT)
     ]
 
 
@@ -139,7 +144,7 @@ def quantized_by_runtime(float32: Path, problem: Problem, file: Path) -> Path:
 
 
 def bars_of(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The compressed file is the fastest, on every network."""
+    """The compressed file is the fastest in ONNX Runtime, on every network."""
     by = {(row["network"], row["file"]): row["host_ms"] for row in rows}
     networks = list(dict.fromkeys(row["network"] for row in rows))
     return {

@@ -98,8 +98,10 @@ def shown(value: object) -> str:
 
 
 def clipped(text: str) -> str:
-    """A text as it stands in a message: its first hundreds of characters."""
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+    """A text as it stands in a message: one line of its first hundreds of characters."""
+    start = text[:_MOST_SHOWN]
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in start)
+    return line if start == text else f"{line}..."
 
 
 _TOO_DEEP = f"it is nested more than {MOST_DEPTH} levels deep"

@@ -19,7 +19,7 @@ from hw_models.device_lut import DeviceLut
 from hw_models.errors import AjpqError, UnknownNameError
 from hw_models.ethos_u import EthosU
 from hw_models.host_cpu import HostCpu
-from hw_models.plain import parsed_yaml, read_text, shown
+from hw_models.plain import clipped, parsed_yaml, read_text, shown
 from hw_models.plugins import is_object_spec, load_object
 from hw_models.size_only import SizeOnly
 
@@ -147,7 +147,7 @@ def _build(family: type[Target], parameters: dict[Any, Any], label: str) -> Targ
         return family(**parameters)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = clipped(".".join(map(str, first["loc"])))
         message = first["msg"].removeprefix("Value error, ")
         if not where:  # said by the family itself, of more than one parameter
             raise AjpqError(f"{label}: {message}") from error

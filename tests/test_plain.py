@@ -116,3 +116,5 @@ LARGE = ["x" * 10**7, [["y" * 10**6] * 9] * 9, 1 << 10**6, {1: {}}]
 def test_values_in_messages_are_short(value):
     assert len(shown(value)) < 20_000
     assert len(clipped("z" * 10**6)) < 400
+    assert clipped("a\n\x1b[31mb").count("\n") == 0
+    assert clipped("layers.conv1") == "layers.conv1"

@@ -23,7 +23,7 @@ from ajpq.policy import CompressionPolicy, LayerPolicy
 from ajpq.reporting.style import width_name
 from hw_models.errors import AjpqError
 from hw_models.network import Edge, Operator
-from hw_models.plain import parsed_json
+from hw_models.plain import clipped, parsed_json
 
 _NOT_BROKEN_DOWN = 1  # the version whose bytes nobody divides among layers
 
@@ -89,7 +89,7 @@ def read_policy(data: bytes) -> Content:
         policy = CompressionPolicy.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = clipped(".".join(map(str, first["loc"])))
         raise AjpqError(
             f"it is JSON, but no policy: {plain(where)}: {plain(first['msg'])}"
         ) from error
