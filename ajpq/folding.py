@@ -43,8 +43,8 @@ def integer_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Float32 scales and biases of rows of codes that read codes, as whole numbers and 16 bits.
 
-    Scales become bfloat16, whose relative error is at most ``2**-8``: no accuracy that could be
-    measured, with 8-bit weights neither. Biases become whole steps of the accumulator,
+    Scales become bfloat16, whose relative error is at most ``2**-8``: what a network loses by it is
+    in every accuracy that is told of it. Biases become whole steps of the accumulator,
     ``scale_in * scales[o]``: integer hardware and every int8 file format add the bias to the
     accumulator, and a bias between two steps would be a promise that none of them keeps.
 

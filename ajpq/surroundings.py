@@ -17,7 +17,7 @@ def surroundings() -> dict[str, Any]:
     return {
         "versions": versions(),
         "machine": {
-            "processor": _processor(),
+            "processor": processor(),
             "instruction_set": torch.backends.cpu.get_cpu_capability(),
         },
     }
@@ -36,7 +36,8 @@ def changed_surroundings(result: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The model of this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

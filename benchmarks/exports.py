@@ -34,7 +34,6 @@ from ajpq.exporters.verification import verify_files
 from ajpq.exporting import formats_of
 from ajpq.finalists import validation_images
 from ajpq.packed import breakdown
-from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, network_of, unshrunk_of
 from ajpq.progress import ConsoleProgress
 from ajpq.reference import prepare
@@ -100,7 +99,9 @@ def checked(name: str, data: str, seed: int, folder: Path, quick: bool) -> Check
     problem = problem_of(SUBJECTS[name], data, TARGET, seed)
     policy, weights = compressed(problem, folder)
     network, own = network_of(problem, policy, weights), folder / name
-    files = written(problem, network, policy, own)
+    formats = formats_of(problem, network)
+    own.mkdir(parents=True, exist_ok=True)
+    files = {kind: form.export(network, policy, own) for kind, form in formats.items()}
     progress = ConsoleProgress()
     with progress.phase(f"running the files of {name}"):
         expected, verdicts = verify_files(
@@ -108,7 +109,7 @@ def checked(name: str, data: str, seed: int, folder: Path, quick: bool) -> Check
             policy,
             files,
             lambda: images_of(problem, quick),
-            formats=formats_of(problem, network),
+            formats=formats,
             on_batch=progress.part,
         )
         unshrunk = logits(unshrunk_of(problem, policy, weights), images_of(problem, quick))
@@ -121,15 +122,6 @@ def checked(name: str, data: str, seed: int, folder: Path, quick: bool) -> Check
         seconds = interleaved(runs_of(files, image))
     equal = np.array_equal(unshrunk, expected.logits)
     return Checked(name, files, expected, verdicts, equal, seconds)
-
-
-def written(
-    problem: Problem, network: Network, policy: CompressionPolicy, folder: Path
-) -> dict[str, Path]:
-    """Every format's file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    formats = formats_of(problem, network)
-    return {name: own.export(network, policy, folder) for name, own in formats.items()}
 
 
 def images_of(problem: Problem, quick: bool) -> Iterable[tuple[Tensor, Tensor]]:

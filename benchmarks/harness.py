@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ajpq.surroundings import processor
+
 RESULTS = Path(__file__).parent / "results"
 NAME = re.compile(r"[a-z0-9_]+")
 # What a reader need not be told.
@@ -54,15 +56,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
-
-
 def _memory_gib() -> float | None:
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
@@ -86,7 +79,7 @@ def _instruction_set() -> str:
 def machine() -> dict[str, Any]:
     """What a reader needs to judge a time; names neither the host nor the user."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "memory_gib": _memory_gib(),
