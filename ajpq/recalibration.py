@@ -75,8 +75,8 @@ def recalibrate(
     owners = {fusion.node.name: fusion.batchnorm or fusion.node for fusion in graph.fusions}
     steps, more, biases = [], {}, _biases_in_front(graph)
     for op in network.operators:
-        owner, normalise = owners[op.name], None
-        if owner.kind == "batchnorm":
+        owner, normalise = owners.get(op.name), None  # an entry has none
+        if owner is not None and owner.kind == "batchnorm":
             before = biases.get(owner.parameters["running_mean"], (None, 0))[0]
             own = _own_tensors(owner, op, tensors, kept[owner.output], before)
             normalise = _normalisation(owner, own, notes, frozen=batchnorm_batches == 0)
