@@ -16,6 +16,7 @@ from ajpq.policy import CompressionPolicy
 from hw_models.network import FLOAT_BITS, Edge
 
 INPUT_BITS = 8
+NARROW = range(2, 8)  # widths whose range is worth a search
 _LEAST_BITS = 8  # of what is added, averaged or looked up: only layers compute with fewer
 
 
@@ -26,10 +27,24 @@ class ActivationRange:
     Attributes:
         maximum: the largest absolute real value that a code must represent.
         signed: whether negative values occur.
+        narrow: the same for codes of 2 to 7 bits, where that is known: beyond it they cut off
+            what is rare, so that their steps are finer.
     """
 
     maximum: float
     signed: bool
+    narrow: tuple[float, ...] = ()
+
+    def reach(self, bits: int) -> float:
+        """The largest absolute value that a code of this width represents; 1 if all are zero."""
+        known = self.narrow and bits in NARROW
+        return (self.narrow[bits - NARROW[0]] if known else self.maximum) or 1.0
+
+    def union(self, other: ActivationRange) -> ActivationRange:
+        """Of two edges on one grid."""
+        narrow = tuple(map(max, self.narrow, other.narrow))  # none if one does not know
+        maximum = max(self.maximum, other.maximum)
+        return ActivationRange(maximum, self.signed or other.signed, narrow)
 
 
 def edge_grids(
@@ -60,8 +75,7 @@ def edge_grids(
     found: dict[int, ActivationRange] = {}
     for edge in graph.code_edges:
         number, own = graph.grid_sets[edge], ranges[edge]
-        other = found.get(number, own)
-        found[number] = ActivationRange(max(own.maximum, other.maximum), own.signed or other.signed)
+        found[number] = own.union(found.get(number, own))
     edges = {
         edge: _edge(edge, graph.shapes[edge], widths[number], found.get(number))
         for edge, number in graph.grid_sets.items()
@@ -107,7 +121,7 @@ def _edge(name: str, shape: tuple[int, ...], bits: int, found: ActivationRange |
         return Edge(name, shape)
     top = Edge(name, shape, bits, found.signed).code_range[1]
     # the reference computes with this very float32
-    scale = float(np.float32((found.maximum or 1.0) / top))
+    scale = float(np.float32(found.reach(bits) / top))
     return Edge(name, shape, bits, found.signed, scale)
 
 
