@@ -232,7 +232,7 @@ def _given(
         with progress.phase("fine-tuning"):
             winner = run_finals(
                 problem,
-                (FinalRound(keep=1, recipe=config.recipe),),
+                (FinalRound(keep=1, recipe=config.full_recipe),),
                 [policy],
                 lambda metrics, float_top1: metrics.top1_val,
                 Journal(run_dir / "journal.jsonl", started),

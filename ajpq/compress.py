@@ -1,4 +1,4 @@
-"""``python -m ajpq.compress``: the same width for every kernel and one recipe, without a search."""
+"""``python -m ajpq.compress``: one width for every kernel and one method, without a search."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tyro
 
 from ajpq import api, cli
 from ajpq.cli import Count, Text, option
-from ajpq.config import CompressConfig
+from ajpq.config import CompressConfig, load_method
 
 
 def main(
@@ -17,10 +17,13 @@ def main(
     data: Text = None,
     checkpoint: Text = None,
     target: Text = None,
+    method: Text = None,
     weight_bits: Count = None,
     activation_bits: Count = None,
     outer_bits: Count = None,
     recipe: Text = None,
+    epochs: Count = None,
+    distill: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     image_size: Count = None,
     seed: Count = None,
     run_dir: Annotated[Path | None, option("DIR", "")] = None,
@@ -40,10 +43,13 @@ def main(
         checkpoint: trained weights (safetensors, or a .pt/.th state dict). Without it the network
             is trained first.
         target: device that must be able to store the widths, and that prices the result.
+        method: whose settings to use: lsq; the options below override them.
         weight_bits: width of every kernel, 2 to 8 or 32.
         activation_bits: width of all activations, 2 to 8 or 32.
         outer_bits: width of the first and the last layer instead.
         recipe: fine-tuning schedule: a shipped name or a YAML file.
+        epochs: length of the schedule's last stage.
+        distill: learn from the uncompressed network's answers instead of the labels.
         image_size: resize the images of an imagefolder.
         seed: the same seed gives the same result.
         run_dir: where results go; default runs/<model>-<time>.
@@ -51,7 +57,8 @@ def main(
         config: what the options override: psg-digits, compress, psg-cifar100 (the recipe of the
             PSG paper), or a YAML file. Without it psg-digits, or compress for other data.
     """
-    overrides = cli.given(
+    overrides = {} if method is None else load_method(method)
+    overrides |= cli.given(
         model=model,
         data=data,
         checkpoint=checkpoint,
@@ -60,6 +67,8 @@ def main(
         activation_bits=activation_bits,
         outer_bits=outer_bits,
         recipe=recipe,
+        epochs=epochs,
+        distill=distill or None,
         image_size=image_size,
         seed=seed,
     )

@@ -6,7 +6,7 @@ quantized rows, pruned channels zero after BatchNorm too, BatchNorm statistics o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +16,7 @@ from ajpq.graph.execute import mask_pruned
 from ajpq.graph.structure import Graph, layers
 from ajpq.grids import ActivationRange, fake_quantize
 from ajpq.policy import CompressionPolicy
-from ajpq.quantizers import Estimator, Quantizer, straight_through
+from ajpq.quantizers import Quantizer, straight_through
 from hw_models.network import Edge
 
 State = Mapping[str, Tensor]
@@ -31,12 +31,14 @@ class CompressedWeights:
         buffers: BatchNorm statistics of the compressed mode by state-dict name.
         ranges: activation ranges of the compressed mode by edge.
         scales: layer name -> ``[O]`` steps of its grids; empty where they are to be fitted.
+        widths: layer name -> ``[O]`` widths that training chose in place of the policy's.
     """
 
     latent: State
     buffers: State
     ranges: Mapping[str, ActivationRange]
     scales: Mapping[str, Tensor] = field(default_factory=dict)
+    widths: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def compressed_state(self) -> dict[str, Tensor]:
@@ -62,9 +64,30 @@ def fit_scales(
     }
 
 
+def own_name(owner: str, role: str) -> str:
+    """Under which name a state holds what a method keeps of a layer, or of ``edge_owner(edge)``."""
+    return f"{owner}.{role}"
+
+
+def edge_owner(edge: str) -> str:
+    """The owner of what is kept of an edge; a layer may have the name of the edge that it makes."""
+    return f"edge.{edge}"
+
+
+def own_of(state: State, owner: str, roles: Iterable[str]) -> dict[str, Tensor]:
+    """Role -> what ``state`` holds of ``owner``."""
+    names = {role: own_name(owner, role) for role in roles}
+    return {role: state[name] for role, name in names.items() if name in state}
+
+
 def step_name(layer: str) -> str:
     """Under which name a state holds the steps that training learned for a layer's grids."""
-    return f"{layer}.step"
+    return own_name(layer, "step")
+
+
+def width_name(layer: str) -> str:
+    """Under which name a state holds the widths that training chose for a layer's channels."""
+    return own_name(layer, "width")
 
 
 def learned_steps(graph: Graph, state: State) -> dict[str, Tensor]:
@@ -73,21 +96,73 @@ def learned_steps(graph: Graph, state: State) -> dict[str, Tensor]:
     return {name: state[step_name(name)] for name in names if step_name(name) in state}
 
 
+def chosen_widths(graph: Graph, state: State) -> dict[str, Tensor]:
+    """Layer name -> ``[O]`` widths that training chose; empty if it chose none."""
+    names = [layer.name for layer in layers(graph)]
+    return {name: state[width_name(name)] for name in names if width_name(name) in state}
+
+
+def with_widths(policy: CompressionPolicy, widths: Mapping[str, Tensor]) -> CompressionPolicy:
+    """``policy`` with other weight widths in some layers."""
+    changed = {
+        name: policy.layers[name].model_copy(
+            update={"weight_bits": tuple(round(width) for width in own.tolist())}
+        )
+        for name, own in widths.items()
+    }
+    return policy.model_copy(update={"layers": {**policy.layers, **changed}})
+
+
+def learned_ranges(
+    graph: Graph, grids: Mapping[str, Edge], state: State, known: Mapping[str, ActivationRange]
+) -> dict[str, ActivationRange]:
+    """Edge name -> the range whose grid has the step that training learned; the others as known.
+
+    Edges that share a grid share its step, which lies under the name of the first of them.
+    """
+    steps = {
+        graph.grid_sets[edge]: (abs(float(state[name])), grids[edge])
+        for edge in graph.grid_sets
+        if (name := own_name(edge_owner(edge), "step")) in state
+    }
+    found = dict(known)
+    for edge, own in known.items():
+        if (number := graph.grid_sets.get(edge)) in steps:
+            step, grid = steps[number]
+            found[edge] = ActivationRange(step * grid.code_range[1], own.signed)
+    return found
+
+
 def compressed_view(
     graph: Graph,
     state: State,
     bits: Mapping[str, Tensor],
     scales: Mapping[str, Tensor],
     quantizer: Quantizer,
-    estimator: Estimator = straight_through,
 ) -> dict[str, Tensor]:
-    """``state`` with every layer quantized and pruned channels zero; ``estimator`` says how the
-    gradient passes."""
-    view = dict(state)
-    for layer in layers(graph):
-        name, width = layer.node.parameters["weight"], bits[layer.name]
-        view[name] = estimator(state[name], width, scales[layer.name], quantizer)
-    return mask_pruned(graph, view, {n: (b != 0).float() for n, b in bits.items()})
+    """``state`` with every layer quantized and pruned channels zero."""
+    return with_weights(
+        graph,
+        state,
+        bits,
+        {
+            layer.name: straight_through(
+                state[layer.node.parameters["weight"]],
+                bits[layer.name],
+                scales[layer.name],
+                quantizer,
+            )
+            for layer in layers(graph)
+        },
+    )
+
+
+def with_weights(
+    graph: Graph, state: State, bits: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """``state`` with other weights by layer name, channels of 0 bits zero after BatchNorm too."""
+    named = {layer.node.parameters["weight"]: weights[layer.name] for layer in layers(graph)}
+    return mask_pruned(graph, {**state, **named}, {n: (b != 0).float() for n, b in bits.items()})
 
 
 def quantize_edges(grids: Mapping[str, Edge]) -> Callable[[str, Tensor], Tensor]:

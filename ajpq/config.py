@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from ajpq.finetune.recipe import Recipe
+from ajpq.finetune.recipe import SELF_DISTILLATION, Recipe
 from ajpq.limits import Limit, parse_limit
 from ajpq.policy import ACTIVATION_BITS, QuantizerSpec
 from hw_models.errors import AjpqError, UnknownNameError
@@ -114,6 +114,15 @@ def load_recipe(name: str) -> Recipe:
     content = read_yaml("recipes", "recipe", name)
     recipe: Recipe = validated(Recipe, {"name": Path(name).stem, **content}, f"recipe {name!r}")
     return recipe
+
+
+def load_method(name: str) -> dict[str, Any]:
+    """The settings of a compression by a method of ``configs/methods``: widths and recipe.
+
+    Raises:
+        UnknownNameError: no method has this name.
+    """
+    return {"method": name, **read_yaml("methods", "method", name)}
 
 
 class FinalRound(_Frozen):
@@ -270,6 +279,9 @@ class CompressConfig(ProblemConfig):
         weight_bits, activation_bits: 32 leaves weights or activations as they are.
         outer_bits: width of the first and the last layer's weights, and the least width of the
             activations that these read; None treats them like the others.
+        method: whose shipped settings these are, see :func:`load_method`; they hold without it.
+        distill: all stages imitate the uncompressed network instead of learning from labels.
+        epochs: length of the recipe's last stage.
     """
 
     kind: Literal["compress"]
@@ -277,6 +289,9 @@ class CompressConfig(ProblemConfig):
     weight_bits: int = 8
     activation_bits: int = 8
     outer_bits: int | None = None
+    method: str | None = None
+    distill: bool = False
+    epochs: int | None = Field(default=None, ge=1)
     recipe: Recipe
 
     @field_validator("weight_bits", "activation_bits", "outer_bits")
@@ -288,8 +303,9 @@ class CompressConfig(ProblemConfig):
 
     @property
     def full_recipe(self) -> Recipe:
-        """What the network was fine-tuned with."""
-        return self.recipe
+        """What the network is fine-tuned with."""
+        recipe = self.recipe.imitating(SELF_DISTILLATION) if self.distill else self.recipe
+        return recipe if self.epochs is None else recipe.lasting(self.epochs)
 
 
 class ReplayConfig(ProblemConfig):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ajpq import data as ajpq_data
-from ajpq.compressed import CompressedWeights
+from ajpq.compressed import CompressedWeights, with_widths
 from ajpq.config import FinalRound
 from ajpq.entrants import (
     Entrant,
@@ -123,9 +123,9 @@ def _measured(
     sample: Images,
     journal: Journal,
 ) -> Finalist:
-    policy, recipe = trained.policy, trained.recipe
+    recipe, weights = trained.recipe, load_weights(trained.done)
+    policy = with_widths(trained.policy, weights.widths)
     recorded = journal.next_recorded(kind="finalist", round=number, hash=policy.hash)
-    weights = load_weights(trained.done)
     if recorded is None:
         network = network_of(problem, policy, weights)
         metrics = measured(

@@ -17,13 +17,17 @@ from ajpq.compressed import (
     CompressedWeights,
     State,
     batchnorm_buffers,
+    chosen_widths,
     fit_scales,
+    learned_ranges,
     learned_steps,
     weight_bits,
+    with_widths,
 )
 from ajpq.evaluate import Images
+from ajpq.finetune.goal import Goal
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
-from ajpq.finetune.training import Batches, Goal, OnState, Snapshot, StageInputs, run_stage
+from ajpq.finetune.training import Batches, OnState, Snapshot, StageInputs, run_stage
 from ajpq.graph.execute import execute, frozen_batchnorm
 from ajpq.graph.structure import Graph, layers
 from ajpq.grids import ActivationRange, edge_grids
@@ -215,10 +219,13 @@ def calibrated(
 
     Both come from augmented training batches. That holds after straight-through training too: its
     running statistics remember the last dozen batches only, which on ResNet-20 costs a fifth of
-    the divergence from the uncompressed network.
+    the divergence from the uncompressed network. Ranges and widths that training found stand.
     """
     graph, latent = problem.graph, {name: state[name] for name in problem.state}
+    widths = chosen_widths(graph, state)
+    policy = with_widths(policy, widths)
     bits = weight_bits(graph, policy)
+    grids = edge_grids(graph, policy, problem.ranges)
     if _untrained(problem, policy, latent):
         scales = _known_scales(problem, bits)
     else:
@@ -228,18 +235,20 @@ def calibrated(
         graph,
         latent,
         policy,
-        problem.ranges,
+        learned_ranges(graph, grids, state, problem.ranges),
         _quantize(problem, policy, latent, scales),
         images,
         batchnorm_batches=settings.batchnorm_batches,
         range_batches=settings.range_batches,
         prefixes=prefixes,
     )
-    return CompressedWeights(latent, buffers, ranges, scales)
+    ranges = learned_ranges(graph, grids, state, ranges)
+    return CompressedWeights(latent, buffers, ranges, scales, widths)
 
 
 def network_of(problem: Problem, policy: CompressionPolicy, weights: CompressedWeights) -> Network:
     """The network IR that the policy and the weights stand for, pruned channels removed."""
+    policy = with_widths(policy, weights.widths)
     quantize = _quantize(problem, policy, weights.latent, weights.scales)
     tensors = weights.compressed_state
     return apply_policy(problem.graph, tensors, policy, weights.ranges, quantize)
@@ -247,6 +256,7 @@ def network_of(problem: Problem, policy: CompressionPolicy, weights: CompressedW
 
 def unshrunk_of(problem: Problem, policy: CompressionPolicy, weights: CompressedWeights) -> Network:
     """:func:`network_of` with pruned channels still there, as zeros: it answers alike."""
+    policy = with_widths(policy, weights.widths)
     quantize = _quantize(problem, policy, weights.latent, weights.scales)
     tensors = weights.compressed_state
     return apply_unshrunk(problem.graph, tensors, policy, weights.ranges, quantize)

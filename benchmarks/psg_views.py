@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ajpq.compressed import State, compressed_view, fit_scales, weight_bits
-from ajpq.finetune.training import Goal
+from ajpq.finetune.goal import Goal
 from ajpq.graph.channels import inner_layers
 from ajpq.graph.structure import Graph, Layer, layers
 from ajpq.policy import uniform_policy

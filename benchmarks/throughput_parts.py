@@ -23,9 +23,10 @@ from ajpq.config import ProblemConfig, load_recipe
 from ajpq.data import Dataset
 from ajpq.evaluate import Images
 from ajpq.finalists import validation_images
+from ajpq.finetune.goal import Goal
 from ajpq.finetune.precision import bfloat16_in_hardware
 from ajpq.finetune.recipe import PSGSettings, Recipe, Stage
-from ajpq.finetune.training import Goal, StageInputs, run_stage
+from ajpq.finetune.training import StageInputs, run_stage
 from ajpq.grids import edge_grids
 from ajpq.judge import judge_against, shared_by_candidates
 from ajpq.models import build_model

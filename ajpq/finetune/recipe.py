@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ajpq.methods import MethodSpec, make_method
 
 Mode = Literal["float", "psg", "straight_through"]
 
@@ -21,6 +23,11 @@ class Distillation(_Frozen):
 
     weight: float = Field(default=1.0, ge=0, le=1)
     temperature: float = Field(default=3.0, gt=0)
+
+
+SELF_DISTILLATION = Distillation(weight=1.0, temperature=4.0)
+"""Imitate the network that the compression starts from, and nothing else (SQAKD, Zhao and Zhao,
+arXiv 2305.11147)."""
 
 
 class PSGSettings(_Frozen):
@@ -41,9 +48,12 @@ class Stage(_Frozen):
         epochs, steps: length; exactly one of them. A step is one batch.
         activations: what a ``straight_through`` stage computes with. ``real`` leaves 8-bit
             activations unrounded, which is a third faster; their rounding is too small to learn
-            from. Narrower ones are rounded all the same.
+            from. Narrower ones are rounded all the same, on the grids that calibration found;
+            with ``learned`` the method finds their grids along with the weights.
         grids: ``fitted`` to the weights at the start of every epoch, or ``learned`` along with
-            them (``straight_through`` only).
+            them (``straight_through`` only); short for the methods ``straight_through`` and
+            ``lsq``.
+        method: how a ``straight_through`` stage quantizes what it trains, in place of ``grids``.
         cutout: side in pixels of the square that every training image loses.
         learning_rate: at the start, after ``warmup_steps`` linear steps; falls to zero along a
             cosine, or by ``milestones``.
@@ -54,8 +64,9 @@ class Stage(_Frozen):
     mode: Mode
     epochs: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
-    activations: Literal["quantized", "real"] = "quantized"
+    activations: Literal["quantized", "real", "learned"] = "quantized"
     grids: Literal["fitted", "learned"] = "fitted"
+    method: MethodSpec | None = None
     batch_size: int = Field(default=128, ge=1)
     cutout: int = Field(default=0, ge=0)
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -74,7 +85,24 @@ class Stage(_Frozen):
             raise ValueError(f"give either epochs or steps, got {self.epochs=}, {self.steps=}")
         if self.grids == "learned" and self.mode != "straight_through":
             raise ValueError(f"only a straight_through stage learns its grids, not {self.mode!r}")
+        if self.activations == "learned" and self.mode != "straight_through":
+            raise ValueError(f"only a straight_through stage learns activations, not {self.mode!r}")
+        if self.method is not None and self.mode != "straight_through":
+            raise ValueError(f"only a straight_through stage has a method, not {self.mode!r}")
         return self
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: MethodSpec | None) -> MethodSpec | None:
+        if method is not None:
+            make_method(method)
+        return method
+
+    @property
+    def trainer(self) -> MethodSpec:
+        """The method of a ``straight_through`` stage."""
+        short = {"fitted": "straight_through", "learned": "lsq"}
+        return self.method or MethodSpec(name=short[self.grids])
 
     def total_steps(self, train_images: int) -> int:
         """Optimizer steps of the whole stage; a trailing partial batch is not trained on."""
@@ -107,6 +135,17 @@ class Recipe(_Frozen):
     def keeps_full_precision(self) -> bool:
         """Does one set of weights serve both modes at the end?"""
         return all(stage.mode != "straight_through" for stage in self.stages)
+
+    def imitating(self, distillation: Distillation) -> Recipe:
+        """The recipe with this distillation in every stage."""
+        stages = tuple(s.model_copy(update={"distillation": distillation}) for s in self.stages)
+        return self.model_copy(update={"stages": stages})
+
+    def lasting(self, epochs: int) -> Recipe:
+        """The recipe with another length of its last stage, the one that counts."""
+        last = self.stages[-1:]
+        changed = tuple(s.model_copy(update={"epochs": epochs, "steps": None}) for s in last)
+        return self.model_copy(update={"stages": (*self.stages[:-1], *changed)})
 
     def steps(self, train_images: int, stages: int | None = None) -> int:
         """Optimizer steps of the first so many stages, or of all."""

@@ -8,28 +8,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ajpq.compressed import (
-    State,
-    compressed_view,
-    fit_scales,
-    learned_steps,
-    quantize_edges,
-    step_name,
-)
-from ajpq.finetune.precision import compiled_where_it_pays, training_precision
-from ajpq.finetune.psg import PSGD, Distance, channel_distance, grid_distance, zero_distance
-from ajpq.finetune.recipe import Distillation, Stage
-from ajpq.graph.channels import inner_layers
-from ajpq.graph.execute import batch_statistics, channels_last, execute, frozen_batchnorm
-from ajpq.graph.structure import Graph, layers
-from ajpq.quantizers import Quantizer, learned_step, straight_through
+from ajpq.compressed import State, fit_scales
+from ajpq.finetune.goal import Goal, Moment
+from ajpq.finetune.loss import loss_function, plain_loss
+from ajpq.finetune.optimizers import Groups, optimizer_of, psg_distances, set_learning_rates
+from ajpq.finetune.psg import PSGD
+from ajpq.finetune.quantized import Quantized, quantized_network, started, without_own
+from ajpq.finetune.recipe import Stage
+from ajpq.graph.execute import channels_last
+from ajpq.graph.structure import Graph
+from ajpq.methods import make_method
 from hw_models.errors import AjpqError
-from hw_models.network import FLOAT_BITS, Edge
 
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 """Epoch number -> its batches, images ``[B, C, H, W]`` float32 and labels ``[B]``."""
@@ -50,15 +42,6 @@ class DivergedError(AjpqError):
     def __reduce__(self) -> tuple[type[DivergedError], tuple[str, int, float]]:
         """It may have been raised in a worker process."""
         return DivergedError, self.details
-
-
-@dataclass(frozen=True, eq=False)
-class Goal:
-    """What ``psg`` and ``straight_through`` stages train towards."""
-
-    bits: Mapping[str, Tensor]
-    quantizer: Quantizer
-    grids: Mapping[str, Edge]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +82,7 @@ def run_stage(
 ) -> dict[str, Tensor]:
     """Train and return the new state; ``state`` is left as it was.
 
-    Grids that were learned are in it too (:func:`ajpq.compressed.learned_steps`).
+    What the stage's method learned is in it too, see :meth:`ajpq.methods.Method.finished`.
 
     Args:
         total_steps: optimizer steps of the whole stage.
@@ -109,23 +92,27 @@ def run_stage(
         on_state: called after that with a function that copies the state; what it raises ends the
             stage.
     """
-    start = resume.state if resume is not None else _with_steps(stage, inputs, state)
-    leaves = _trainable(start)
+    network = _network(stage, inputs)
+    groups: Groups = network.groups if network else []
+    start = resume.state if resume is not None else _started(network, inputs, state)
+    leaves = _trainable(start, network)
     buffers = {name: value.clone() for name, value in start.items() if name not in leaves}
-    optimizer = _optimizer(stage, inputs, leaves)
+    optimizer = optimizer_of(stage, leaves, groups)
     first_epoch = 0
     if resume is not None:
         optimizer.load_state_dict(resume.optimizer)
         first_epoch = resume.epoch
     step = first_epoch * inputs.steps_per_epoch
-    loss_of = _loss_function(stage, inputs, total_steps * stage.batch_size)
+    images = total_steps * stage.batch_size
+    loss_of = loss_function(stage, inputs.graph, network, inputs.teacher, images)
     epoch = first_epoch
     while step < total_steps:
-        scales = _refit(inputs, leaves, optimizer, stage)
+        _aim(stage, inputs, leaves, optimizer)
+        if network is not None:
+            _refresh(stage, inputs, network, epoch, leaves, buffers)
         for batch, labels in inputs.batches(epoch):
-            images = channels_last(batch)
-            _set_learning_rate(optimizer, stage, step, inputs.steps_per_epoch, total_steps)
-            loss = loss_of({**leaves, **buffers}, scales, images, labels)
+            set_learning_rates(optimizer, stage, groups, step, inputs.steps_per_epoch, total_steps)
+            loss = loss_of({**leaves, **buffers}, channels_last(batch), labels)
             if not math.isfinite(float(loss.detach())):
                 raise DivergedError(stage.mode, step + 1, float(loss.detach()))
             optimizer.zero_grad(set_to_none=True)
@@ -133,191 +120,91 @@ def run_stage(
             optimizer.step()
             step += 1
             on_step(step, float(loss.detach()))
-            on_state(step, lambda: _detached({**leaves, **buffers}))
+            on_state(step, lambda: _finished(network, {**leaves, **buffers}))
             if step == total_steps:
                 break
         epoch += 1
         progress = copy.deepcopy(optimizer.state_dict())
         on_epoch(Snapshot(epoch, _detached({**leaves, **buffers}), progress))
-    return _detached({**leaves, **buffers})
+    return _finished(network, {**leaves, **buffers})
 
 
-def _with_steps(stage: Stage, inputs: StageInputs, state: State) -> State:
-    """``state`` with the steps of the grids if the stage learns them, without them if not."""
+def _network(stage: Stage, inputs: StageInputs) -> Quantized | None:
+    """What a ``straight_through`` stage trains; the others train the plain network."""
+    if stage.mode != "straight_through":
+        return None
     if inputs.goal is None:
-        return state
-    if stage.grids == "fitted":  # what an earlier stage learned belongs to other weights
-        learned = {step_name(layer.name) for layer in layers(inputs.graph)}
-        return {name: value for name, value in state.items() if name not in learned}
-    if learned_steps(inputs.graph, state):
-        return state
-    goal = inputs.goal
-    if getattr(goal.quantizer, "granularity", "channel") != "channel":
-        raise AjpqError("learned grids are one per channel; the quantizer wants one per tensor")
-    fitted = fit_scales(inputs.graph, state, goal.bits, goal.quantizer)
-    return {**state, **{step_name(layer): steps for layer, steps in fitted.items()}}
+        raise ValueError("a straight_through stage needs a goal")
+    return quantized_network(inputs.graph, inputs.goal, make_method(stage.trainer), stage)
 
 
-def _trainable(state: State) -> dict[str, Tensor]:
+def _started(network: Quantized | None, inputs: StageInputs, state: State) -> State:
+    """What an earlier stage learned of grids belongs to other weights, unless the method says."""
+    if network is None:
+        return without_own(state, inputs.graph)
+    return started(network, state, lambda: next(iter(inputs.batches(0)))[0])
+
+
+def _trainable(state: State, network: Quantized | None) -> dict[str, Tensor]:
     """Copies that take gradients, convolution weights in channels_last, which is the faster.
 
     Sorted by name: optimizers know their parameters by position, and a state that comes from a
     file has another order.
     """
+    groups = network.groups if network else []
+    plain = without_own(state, network.graph) if network else state
+    learned = {name for _, names in groups for name in names}
     return {
         name: channels_last(state[name].detach().clone()).requires_grad_()
         for name in sorted(state)
-        if state[name].is_floating_point() and not name.endswith(("running_mean", "running_var"))
+        if name in learned
+        or (
+            name in plain
+            and state[name].is_floating_point()
+            and not name.endswith(("running_mean", "running_var"))
+        )
     }
+
+
+def _finished(network: Quantized | None, state: State) -> dict[str, Tensor]:
+    detached = _detached(state)
+    if network is None:
+        return detached
+    return network.method.finished(network.graph, network.goal, detached)
 
 
 def _detached(state: State) -> dict[str, Tensor]:
     return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
 
-def _optimizer(stage: Stage, inputs: StageInputs, leaves: Mapping[str, Tensor]) -> Optimizer:
-    steps = learned_steps(inputs.graph, leaves).values()
-    learned = {id(value) for value in steps}
-    parameters: list[dict[str, Any]] = [
-        {"params": [value for value in leaves.values() if id(value) not in learned]}
-    ]
-    if steps:  # weight decay would pull them to zero
-        parameters.append({"params": list(steps), "weight_decay": 0.0})
-    inner: Optimizer
-    if stage.optimizer == "sgd":
-        inner = torch.optim.SGD(
-            parameters,
-            lr=stage.learning_rate,
-            momentum=stage.momentum,
-            nesterov=stage.nesterov and stage.momentum > 0,
-            weight_decay=stage.weight_decay,
-            foreach=True,
-        )
-    else:
-        inner = torch.optim.AdamW(
-            parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay, foreach=True
-        )
-    if stage.mode != "psg":
-        return inner
-    settings = stage.psg
-    return PSGD(inner, {}, lambda_s=settings.lambda_s, eps=settings.eps, scaling=settings.scaling)
-
-
-def _refit(
-    inputs: StageInputs, leaves: Mapping[str, Tensor], optimizer: Optimizer, stage: Stage
-) -> dict[str, Tensor]:
-    """Fit the grids to the present weights, once an epoch, and point PSG at them."""
-    goal = inputs.goal
-    if stage.grids == "learned":
-        return learned_steps(inputs.graph, leaves)
-    scales = {} if goal is None else fit_scales(inputs.graph, leaves, goal.bits, goal.quantizer)
-    if isinstance(optimizer, PSGD):
-        distances = _psg_distances(stage, inputs, scales)
-        optimizer.distances = {leaves[name]: distance for name, distance in distances.items()}
-    return scales
-
-
-def _psg_distances(
-    stage: Stage, inputs: StageInputs, scales: Mapping[str, Tensor]
-) -> dict[str, Distance]:
-    """State-dict name -> how far its elements are from where PSG wants them."""
-    if stage.psg.form == "sparse_channels":
-        return _channel_distances(inputs.graph)
-    goal, found = inputs.goal, layers(inputs.graph)
-    if stage.psg.form == "sparse":
-        return {layer.node.parameters["weight"]: zero_distance for layer in found}
-    if goal is None:
-        raise ValueError("a psg stage needs a goal, unless its form is sparse")
-    return {
-        layer.node.parameters["weight"]: grid_distance(
-            goal.bits[layer.name], scales[layer.name], goal.quantizer
-        )
-        for layer in found
-    }
-
-
-def _channel_distances(graph: Graph) -> dict[str, Distance]:
-    """BatchNorm undoes any scale of a channel's weights: the channel is as strong as its factor."""
-    distances: dict[str, Distance] = {}
-    for layer in inner_layers(graph):
-        affine = (
-            []
-            if layer.batchnorm is None
-            else [
-                layer.batchnorm.parameters[role]
-                for role in ("weight", "bias")
-                if role in layer.batchnorm.parameters
-            ]
-        )
-        distances |= dict.fromkeys(affine, zero_distance)
-        if not affine:
-            distances[layer.node.parameters["weight"]] = channel_distance
-    return distances
-
-
-def _loss_function(
-    stage: Stage, inputs: StageInputs, images: int
-) -> Callable[[State, Mapping[str, Tensor], Tensor, Tensor], Tensor]:
-    graph, goal, teacher = inputs.graph, inputs.goal, inputs.teacher
-    if stage.mode == "straight_through" and goal is None:
-        raise ValueError("a straight_through stage needs a goal")
-    depthwise = any(
-        layer.node.attributes.get("groups", 1) == layer.channels > 1 for layer in layers(graph)
-    )
-    run = compiled_where_it_pays(execute, images, depthwise=depthwise)
-
-    def logits_of(state: State, scales: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        if stage.mode != "straight_through" or goal is None:
-            return run(graph, state, images, batchnorm=batch_statistics)
-        estimator = learned_step if stage.grids == "learned" else straight_through
-        view = compressed_view(graph, state, goal.bits, scales, goal.quantizer, estimator)
-        edge = quantize_edges(_simulated(goal.grids, stage))
-        return run(graph, view, images, edge=edge, batchnorm=batch_statistics)
-
-    def loss_of(
-        state: State, scales: Mapping[str, Tensor], images: Tensor, labels: Tensor
-    ) -> Tensor:
-        with training_precision():
-            logits = logits_of(state, scales, images).float()
-            if stage.distillation is None or teacher is None:
-                return F.cross_entropy(logits, labels)
-            with torch.no_grad():
-                wanted = run(graph, teacher, images, batchnorm=frozen_batchnorm).float()
-        return distillation_loss(logits, wanted, labels, stage.distillation)
-
-    return loss_of
-
-
-def _simulated(grids: Mapping[str, Edge], stage: Stage) -> dict[str, Edge]:
-    """The edges whose rounding a stage trains with; narrow ones are never left out."""
-    widest = FLOAT_BITS if stage.activations == "quantized" else 8
-    return {name: grid for name, grid in grids.items() if grid.bits < widest}
-
-
-def distillation_loss(
-    logits: Tensor, teacher_logits: Tensor, labels: Tensor, settings: Distillation
-) -> Tensor:
-    """Hinton's loss, arXiv 1503.02531: soft targets at a temperature, and the labels."""
-    t = settings.temperature
-    soft = F.kl_div(
-        F.log_softmax(logits / t, dim=1),
-        F.log_softmax(teacher_logits / t, dim=1),
-        log_target=True,
-        reduction="batchmean",
-    )
-    loss = settings.weight * t * t * soft
-    if settings.weight < 1:
-        loss = loss + (1 - settings.weight) * F.cross_entropy(logits, labels)
-    return loss
-
-
-def _set_learning_rate(
-    optimizer: Optimizer, stage: Stage, step: int, steps_per_epoch: int, total: int
+def _aim(
+    stage: Stage, inputs: StageInputs, leaves: Mapping[str, Tensor], optimizer: Optimizer
 ) -> None:
-    warm = min(1.0, (step + 1) / stage.warmup_steps) if stage.warmup_steps else 1.0
-    if stage.milestones is None:
-        share = 0.5 * (1 + math.cos(math.pi * step / total))
-    else:
-        share = 0.1 ** sum(step >= epoch * steps_per_epoch for epoch in stage.milestones)
-    for group in optimizer.param_groups:
-        group["lr"] = stage.learning_rate * warm * share
+    """Fit the grids to the present weights, once an epoch, and point PSG at them."""
+    if not isinstance(optimizer, PSGD):
+        return
+    graph, goal = inputs.graph, inputs.goal
+    scales = {} if goal is None else fit_scales(graph, leaves, goal.bits, goal.quantizer)
+    distances = psg_distances(stage, graph, goal, scales)
+    optimizer.distances = {leaves[name]: distance for name, distance in distances.items()}
+
+
+def _refresh(
+    stage: Stage,
+    inputs: StageInputs,
+    network: Quantized,
+    epoch: int,
+    leaves: Mapping[str, Tensor],
+    buffers: dict[str, Tensor],
+) -> None:
+    """Give the method its moment between two epochs."""
+    state = {name: value.detach() for name, value in {**leaves, **buffers}.items()}
+    loss = plain_loss(
+        stage, network, inputs.teacher, state, lambda: next(iter(inputs.batches(epoch)))
+    )
+    moment = Moment(epoch, network.graph, network.goal, state, network.edges, loss)
+    for name, value in network.method.refreshed(moment).items():
+        if name in leaves:
+            leaves[name].data.copy_(value)
+        else:
+            buffers[name] = value.detach().clone()

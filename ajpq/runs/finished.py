@@ -81,6 +81,8 @@ def check_weights(weights: CompressedWeights, graph: Graph, state: Mapping[str, 
     _check_shapes("statistic", weights.buffers, {n: tuple(state[n].shape) for n in buffers})
     known = {name: channels[name] for name in weights.scales if name in channels}
     _check_shapes("steps of layer", weights.scales, known)
+    chosen = {name: channels[name] for name in weights.widths if name in channels}
+    _check_shapes("widths of layer", weights.widths, chosen)
     for edge in quantized_edges(graph):
         if edge not in weights.ranges:
             raise AjpqError(f"the run's weights lack the range of activations {edge!r}")

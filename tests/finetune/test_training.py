@@ -7,13 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from ajpq.compressed import compressed_view, fit_scales, learned_steps, weight_bits
+from ajpq.finetune.goal import Goal
+from ajpq.finetune.loss import distillation_loss
 from ajpq.finetune.recipe import Distillation, PSGSettings, Recipe, Stage
-from ajpq.finetune.training import (
-    Goal,
-    StageInputs,
-    distillation_loss,
-    run_stage,
-)
+from ajpq.finetune.training import StageInputs, run_stage
 from ajpq.graph.channels import inner_layers
 from ajpq.graph.execute import execute
 from ajpq.graph.structure import layers

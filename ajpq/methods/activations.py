@@ -1,0 +1,74 @@
+"""Activation grids whose step is learned (LSQ, Esser et al., arXiv 1902.08153)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hw_models.network import Edge
+
+# Of the values of an edge so many are looked at, and so many steps are tried.
+_MOST_VALUES = 65_536
+_RATIOS = torch.linspace(0.05, 1.0, 96)
+
+
+class _Codes(torch.autograd.Function):
+    """Exactly ``codes`` forward; the gradient goes to ``position``."""
+
+    @staticmethod
+    def forward(ctx: Any, position: Tensor, codes: Tensor) -> Tensor:
+        return codes.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return gradients[0], None
+
+
+def onto_codes(position: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+    """Codes of positions in steps, and which positions are inside: round to the first or last
+    code or to one between."""
+    codes = position.detach().round().clamp(low, high)
+    return codes, (position.detach() - codes).abs() <= 0.5
+
+
+def learned_edge(values: Tensor, edge: Edge, step: Tensor) -> Tensor:
+    """``values [N, ...]`` on the grid of ``step []``, which is learned along with the network.
+
+    A value beyond the last code gets no gradient, the step gets the code instead. The gradient of
+    the step is divided by ``sqrt(values of one image * last code)``. A step that crosses zero
+    counts by its size.
+
+    Source: LSQ, equations 3 and 5 and section 2.2.
+    """
+    low, high = edge.code_range
+    size = scaled_gradient(step.abs(), (values[0].numel() * high) ** -0.5)
+    position = values / size
+    codes, inside = onto_codes(position, low, high)
+    made: Tensor = _Codes.apply(torch.where(inside, position, codes), codes)
+    return made * size
+
+
+def scaled_gradient(x: Tensor, share: float | Tensor) -> Tensor:
+    """``x``, whose gradient is multiplied by ``share``."""
+    return x * share + (x * (1 - share)).detach()
+
+
+@torch.no_grad()
+def mse_step(values: Tensor, edge: Edge) -> Tensor:
+    """The step ``[]`` that puts ``values`` on the edge's codes with the least squared error.
+
+    The best of 96 between the largest value and a twentieth of it on the last code; of many values
+    an evenly spaced sample is looked at.
+    """
+    flat = values.detach().float().flatten()
+    flat = flat[:: math.ceil(len(flat) / _MOST_VALUES)]
+    low, high = edge.code_range
+    largest = flat.abs().max()
+    if largest == 0:
+        return torch.tensor(1.0 / high)
+    steps = largest / high * _RATIOS
+    errors = [((flat / s).round().clamp(low, high) * s - flat).square().sum() for s in steps]
+    return steps[int(torch.stack(errors).argmin())].clone()
