@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ajpq.methods.base import Group, Method, Own, Settled
+from ajpq.methods.gwk import GWK
 from ajpq.methods.lsq import LSQ
 from ajpq.methods.straight_through import StraightThrough
 from hw_models.errors import AjpqError, UnknownNameError
@@ -14,7 +15,11 @@ from hw_models.plain import shown
 
 __all__ = ["METHODS", "Group", "Method", "MethodSpec", "Own", "Settled", "make_method"]
 
-METHODS: dict[str, type[Method]] = {"straight_through": StraightThrough, "lsq": LSQ}
+METHODS: dict[str, type[Method]] = {
+    "straight_through": StraightThrough,
+    "lsq": LSQ,
+    "gwk": GWK,
+}
 
 
 class MethodSpec(BaseModel):
