@@ -35,7 +35,9 @@ class Moment:
     Attributes:
         epoch: from 0.
         state: the present parameters and buffers, the method's own among them; without gradients.
-        edges: activation edges with parameters of the method's own.
+        owners: edge on a grid of the method's -> under whose name its parameters are, and its
+            width and sign.
+        hook: puts the edges on their grids, as the training does.
         loss: of given layer weights (by layer name, pruned channels as they are) and a hook on
             every edge: the stage's loss on the first batch of the epoch, in float32, not compiled,
             differentiable twice. It changes nothing.
@@ -45,5 +47,6 @@ class Moment:
     graph: Graph
     goal: Goal
     state: State
-    edges: Mapping[str, Edge]
+    owners: Mapping[str, tuple[str, Edge]]
+    hook: Hook
     loss: Callable[[Mapping[str, Tensor], Hook], Tensor]

@@ -202,7 +202,8 @@ def _refresh(
     loss = plain_loss(
         stage, network, inputs.teacher, state, lambda: next(iter(inputs.batches(epoch)))
     )
-    moment = Moment(epoch, network.graph, network.goal, state, network.edges, loss)
+    hook = network.hook(state)
+    moment = Moment(epoch, network.graph, network.goal, state, network.learned, hook, loss)
     for name, value in network.method.refreshed(moment).items():
         if name in leaves:
             leaves[name].data.copy_(value)

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ajpq.methods.base import Group, Method, Own, Settled
+from ajpq.methods.ewgs import EWGS
 from ajpq.methods.gwk import GWK
 from ajpq.methods.lsq import LSQ
 from ajpq.methods.straight_through import StraightThrough
@@ -18,6 +19,7 @@ __all__ = ["METHODS", "Group", "Method", "MethodSpec", "Own", "Settled", "make_m
 METHODS: dict[str, type[Method]] = {
     "straight_through": StraightThrough,
     "lsq": LSQ,
+    "ewgs": EWGS,
     "gwk": GWK,
 }
 

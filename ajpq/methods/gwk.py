@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ajpq.compressed import own_name, own_of
 from ajpq.finetune.goal import Moment
-from ajpq.graph.execute import unchanged
 from ajpq.graph.structure import Layer, layers
 from ajpq.methods.base import Method, Own, Settled
 from ajpq.quantizers import Quantizer, rows, straight_through
@@ -117,14 +116,14 @@ class GWK(Method):
 
     @torch.enable_grad()
     def _gradients(self, moment: Moment) -> dict[str, Tensor]:
-        """Layer name -> gradient of the loss by its quantized weights; activations are real."""
+        """Layer name -> gradient of the loss by its quantized weights."""
         weights = {
             layer.name: self.quantized(*self._of(moment, layer), moment.goal.quantizer)
             .detach()
             .requires_grad_()
             for layer in layers(moment.graph)
         }
-        loss = moment.loss(weights, unchanged)
+        loss = moment.loss(weights, moment.hook)
         return dict(zip(weights, torch.autograd.grad(loss, [*weights.values()]), strict=True))
 
     def _moved(self, weight: Tensor, coded: Tensor, own: Own) -> dict[str, Tensor]:

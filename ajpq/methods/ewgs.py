@@ -1,0 +1,164 @@
+"""Element-wise gradient scaling (EWGS): discretization errors steer the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ajpq.compressed import edge_owner, own_name, own_of
+from ajpq.finetune.goal import Moment
+from ajpq.graph.structure import layers
+from ajpq.methods.activations import mse_step, onto_codes, scaled_gradient
+from ajpq.methods.base import Group, Method, Own
+from ajpq.methods.curvature import Curvature, curvatures
+from ajpq.methods.lsq import fitted_steps
+from ajpq.quantizers import Quantizer, rows
+from hw_models.network import FLOAT_BITS, Edge
+
+
+@final
+class EWGS(Method):
+    """EWGS (Lee, Kim, Ham, "Network Quantization with Element-wise Gradient Scaling", CVPR 2021,
+    arXiv 2104.00903).
+
+    The quantizer maps a value to ``x`` in [0, 1], rounds it to ``x_q``, and on the way back
+    multiplies the gradient ``g`` of ``x_q`` by ``1 + delta * sign(g) * (x - x_q)`` (equation 3):
+    the step is longer for a value that must leave its level and shorter for one that comes nearer.
+    ``delta`` is the same for a whole layer. It is fixed, or the mean curvature of the loss over a
+    large gradient (section 3.3): ``trace(H) / N / G``, not below zero, where ``H`` is the Hessian
+    of the loss with respect to the ``N`` values ``x_q`` and ``G`` three standard deviations of
+    ``g``. The trace is estimated by Hutchinson's method: ``v . H v`` with signs ``v`` at random.
+
+    Different from the paper: the interval ends are ``-Q`` and ``Q`` steps (0 and ``Q`` where
+    nothing is negative), because codes are symmetric here, ternary at 2 bits; so one number is
+    learned per output channel of a layer and per edge, the step, with LSQ's scaling of its gradient
+    (the paper learns two ends per layer, and a factor behind every convolution, which BatchNorm
+    makes superfluous); steps start where the squared error is least. One product with the Hessian
+    serves all layers and edges at once: their signs are independent of each other, so the terms
+    between them are zero on average.
+
+    Attributes:
+        step: how the steps of the weights are trained.
+        activation_step: how those of the activations are.
+        delta: the fixed one.
+        hessian_every: so many epochs apart the Hessian's trace is measured; None: ``delta`` stays.
+        probes: products with the Hessian that are averaged each time.
+    """
+
+    step: Group = Group()
+    activation_step: Group = Group()
+    delta: float = Field(default=1e-3, ge=0)
+    hessian_every: int | None = Field(default=None, ge=1)
+    probes: int = Field(default=3, ge=1)
+    layer_roles: ClassVar[tuple[str, ...]] = ("step", "delta")
+    edge_roles: ClassVar[tuple[str, ...]] = ("step", "delta")
+
+    @property
+    def groups(self) -> Mapping[str, Group]:
+        """As of :class:`Method`."""
+        return {"step": self.step}
+
+    @property
+    def edge_groups(self) -> Mapping[str, Group]:
+        """As of :class:`Method`."""
+        return {"step": self.activation_step}
+
+    def start(self, weight: Tensor, bits: Tensor, quantizer: Quantizer) -> dict[str, Tensor]:
+        """As of :class:`Method`."""
+        return {"step": fitted_steps(weight, bits, quantizer), "delta": torch.tensor(self.delta)}
+
+    def start_edge(self, values: Tensor, edge: Edge) -> dict[str, Tensor]:
+        """As of :class:`Method`."""
+        return {"step": mse_step(values, edge), "delta": torch.tensor(self.delta)}
+
+    def quantized(self, weight: Tensor, bits: Tensor, own: Own, quantizer: Quantizer) -> Tensor:
+        """As of :class:`Method`."""
+        last = rows(last_code(bits), weight)
+        size = rows(own["step"].abs(), weight)
+        size = scaled_gradient(size, (last * weight[0].numel()).rsqrt())
+        position = weight / size
+        codes = torch.maximum(torch.minimum(position.detach().round(), last), -last)
+        inside = (position.detach() - codes).abs() <= 0.5
+        made = scaled_codes(position, codes, inside, own["delta"], 2 * last)
+        live = rows((bits > 0) & (bits < FLOAT_BITS), weight)
+        untouched = rows(bits == FLOAT_BITS, weight)
+        return torch.where(live, made * size, torch.where(untouched, weight, 0.0))
+
+    def quantized_edge(self, values: Tensor, edge: Edge, own: Own) -> Tensor:
+        """As of :class:`Method`."""
+        low, high = edge.code_range
+        size = scaled_gradient(own["step"].abs(), (values[0].numel() * high) ** -0.5)
+        position = values / size
+        codes, inside = onto_codes(position, low, high)
+        return scaled_codes(position, codes, inside, own["delta"], high - low) * size
+
+    def refreshed(self, moment: Moment) -> dict[str, Tensor]:
+        """New scaling factors, where it is their epoch."""
+        if self.hessian_every is None or moment.epoch % self.hessian_every:
+            return {}
+        goal, state, found = moment.goal, moment.state, dict[str, Tensor]()
+        weights, units = {}, {}
+        for layer in layers(moment.graph):
+            own = own_of(state, layer.name, self.layer_roles)
+            weight, bits = state[layer.node.parameters["weight"]], goal.bits[layer.name]
+            weights[layer.name] = self.quantized(weight, bits, own, goal.quantizer)
+            coded = (bits > 0) & (bits < FLOAT_BITS)
+            units[layer.name] = rows(own["step"].abs() * 2 * last_code(bits) * coded, weight)
+
+        def edge_unit(edge: str, values: Tensor) -> Tensor | None:
+            if edge not in moment.owners:
+                return None
+            owner, grid = moment.owners[edge]
+            low, high = grid.code_range
+            return state[own_name(edge_owner(owner), "step")].abs() * (high - low)
+
+        by_layer, by_edge = curvatures(moment, weights, units, edge_unit, self.probes)
+        for layer_name, curvature in by_layer.items():
+            found[own_name(layer_name, "delta")] = delta_of(curvature)
+        for edge, curvature in by_edge.items():
+            found[own_name(edge_owner(moment.owners[edge][0]), "delta")] = delta_of(curvature)
+        return found
+
+
+def delta_of(curvature: Curvature) -> Tensor:
+    """Mean curvature over a large gradient, three standard deviations; never below zero."""
+    tiny = torch.finfo(curvature.spread.dtype).tiny
+    return (curvature.mean / (3 * curvature.spread).clamp_min(tiny)).clamp_min(0.0)
+
+
+def last_code(bits: Tensor) -> Tensor:
+    """``[O]`` largest code of every row; 1 where there are no codes."""
+    return torch.where((bits > 0) & (bits <= 8), 2.0 ** (bits.clamp(2, 8) - 1) - 1, 1.0)
+
+
+class _ScaledGradient(torch.autograd.Function):
+    """Exactly ``codes`` forward; equation 3 backward, in units of [0, 1]."""
+
+    @staticmethod
+    def forward(ctx: Any, position: Tensor, codes: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(position, codes, factor)
+        return codes.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        position, codes, factor = ctx.saved_tensors
+        g = gradients[0]
+        return g + g.abs() * (factor * (position - codes)), None, None
+
+
+def scaled_codes(
+    position: Tensor, codes: Tensor, inside: Tensor, delta: Tensor, span: Tensor | int
+) -> Tensor:
+    """``codes``; gradients reach the ``position`` (in steps) where it is ``inside``, scaled.
+
+    Args:
+        delta: ``[]``.
+        span: steps between the ends of the interval, which ``delta`` counts as 1.
+    """
+    reached = torch.where(inside, position, codes)
+    made: Tensor = _ScaledGradient.apply(reached, codes, delta / span)
+    return made
