@@ -13,10 +13,14 @@ Gray, IEEE Trans. ASSP 37, 1989). With a rate of 0 and equal importances this is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+_LARGEST_RATE = 4.0
+_HALVINGS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +40,10 @@ def assigned(blocks: Tensor, importance: Tensor, book: Codebook, rate: float = 0
         rate: weighted squared error that one bit is worth.
     """
     # the term g * w**2 is the same for all centroids
-    errors = importance @ book.centroids.square().T - 2 * (importance * blocks) @ book.centroids.T
-    return (errors + rate * book.bits).argmin(1)
+    known = torch.cat([importance, importance * blocks], 1)
+    asked = torch.cat([book.centroids.square(), -2 * book.centroids], 1)
+    with torch.autocast(blocks.device.type, enabled=False):  # bf16 would choose by its rounding
+        return torch.addmm(rate * book.bits, known, asked.T).argmin(1)
 
 
 def means(blocks: Tensor, importance: Tensor, members: Tensor, centroids: Tensor) -> Tensor:
@@ -63,7 +69,7 @@ def refined(
         members = assigned(blocks, importance, book, rate)
         book = Codebook(
             means(blocks, importance, members, book.centroids),
-            code_lengths(members, len(book.centroids)),
+            code_lengths(members, len(book.centroids)).to(blocks.dtype),
         )
     return book
 
@@ -89,3 +95,21 @@ def on_grid(centroids: Tensor, top: int) -> tuple[Tensor, Tensor]:
     step = centroids.abs().max() / top
     step = torch.where(step > 0, step, torch.ones(()))
     return (centroids / step).round(), step
+
+
+def rate_within(bits_at: Callable[[float], float], budget: float) -> float:
+    """The least rate at which so many bits are enough, found by halving an interval.
+
+    Args:
+        bits_at: of a rate; falls as it rises.
+
+    Returns:
+        0 where that is enough, and 4, which leaves hardly a centroid, where nothing is.
+    """
+    if bits_at(0.0) <= budget:
+        return 0.0
+    low, high = 0.0, _LARGEST_RATE
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if bits_at(middle) <= budget else (middle, high)
+    return high

@@ -15,6 +15,7 @@ from ajpq.quantizers.codebook import (
     code_lengths,
     means,
     on_grid,
+    rate_within,
     refined,
     spread,
 )
@@ -163,3 +164,10 @@ def test_the_grid_of_zeros():
     codes, step = on_grid(torch.zeros(2, 2), 15)
     assert codes.tolist() == [[0, 0], [0, 0]]
     assert step == 1
+
+
+def test_the_rate_is_the_least_that_is_enough():
+    assert rate_within(lambda rate: 1.0, 1.0) == 0
+    assert rate_within(lambda rate: 8 - rate, 7.0) == pytest.approx(1, abs=0.01)
+    assert 8 - rate_within(lambda rate: 8 - rate, 6.9) <= 6.9
+    assert rate_within(lambda rate: 9.0, 1.0) == 4

@@ -173,7 +173,7 @@ def test_refreshing_is_a_pure_function(moment):
 
 @pytest.mark.parametrize(
     ("params", "message"),
-    [({"words": 300}, "words"), ({"rate": -1}, "rate"), ({"channels": 3}, "channels")],
+    [({"words": 300}, "words"), ({"nudge": -1}, "nudge"), ({"channels": 3}, "channels")],
 )
 def test_impossible_settings_are_refused(params, message):
     with pytest.raises(AjpqError, match=message):
