@@ -113,24 +113,28 @@ def with_widths(policy: CompressionPolicy, widths: Mapping[str, Tensor]) -> Comp
     return policy.model_copy(update={"layers": {**policy.layers, **changed}})
 
 
+def grid_number(graph: Graph, edge: str) -> int | str:
+    """Equal for edges that share a grid; an edge that is in no set of them is alone."""
+    return graph.grid_sets.get(edge, edge)
+
+
 def learned_ranges(
     graph: Graph, grids: Mapping[str, Edge], state: State, known: Mapping[str, ActivationRange]
 ) -> dict[str, ActivationRange]:
     """Edge name -> the range whose grid has the step that training learned; the others as known.
 
-    Edges that share a grid share its step, which lies under the name of the first of them.
+    Edges that share a grid share its step, which lies under the name of one of them.
     """
-    steps = {
-        graph.grid_sets[edge]: (abs(float(state[name])), grids[edge])
-        for edge in graph.grid_sets
+    ranges = {
+        grid_number(graph, edge): ActivationRange(
+            abs(float(state[name])) * grid.code_range[1], grid.signed
+        )
+        for edge, grid in grids.items()
         if (name := own_name(edge_owner(edge), "step")) in state
     }
-    found = dict(known)
-    for edge, own in known.items():
-        if (number := graph.grid_sets.get(edge)) in steps:
-            step, grid = steps[number]
-            found[edge] = ActivationRange(step * grid.code_range[1], own.signed)
-    return found
+    numbers = {edge: grid_number(graph, edge) for edge in grids}
+    learned = {edge: ranges[own] for edge, own in numbers.items() if own in ranges}
+    return {**known, **learned}
 
 
 def compressed_view(

@@ -13,6 +13,7 @@ from ajpq.compressed import State, compressed_view, fit_scales, weight_bits
 from ajpq.finetune.goal import Goal
 from ajpq.graph.channels import inner_layers
 from ajpq.graph.structure import Graph, Layer, layers
+from ajpq.methods.psg import strength, weak_channels, without_weights
 from ajpq.policy import uniform_policy
 from ajpq.quantizers.uniform import UniformQuantizer
 
@@ -56,23 +57,6 @@ def quantized(graph: Graph, state: State, goal: Goal) -> dict[str, Tensor]:
     return compressed_view(graph, state, goal.bits, scales, goal.quantizer)
 
 
-def without_weights(graph: Graph, state: State, share: float) -> dict[str, Tensor]:
-    """``state`` without the smallest weights of the whole network."""
-    names = [layer.node.parameters["weight"] for layer in layers(graph)]
-    sizes = torch.cat([state[name].abs().flatten() for name in names])
-    threshold = sizes.kthvalue(max(1, round(share * len(sizes)))).values
-    pruned = dict(state)
-    for name in names:
-        pruned[name] = state[name] * (state[name].abs() > threshold)
-    return pruned
-
-
-def factor_strength(state: State, layer: Layer) -> Tensor:
-    """A channel is as strong as its BatchNorm factor (Liu et al., arXiv 1708.06519)."""
-    assert layer.batchnorm is not None
-    return state[layer.batchnorm.parameters["weight"]].abs()
-
-
 def l1_strength(state: State, layer: Layer) -> Tensor:
     """A channel is as strong as its L1 norm, by rank in its layer (Li et al., 1608.08710)."""
     norms = state[layer.node.parameters["weight"]].abs().flatten(1).sum(1)
@@ -83,17 +67,11 @@ def without_channels(
     graph: Graph,
     state: State,
     share: float,
-    strength: Callable[[State, Layer], Tensor] = factor_strength,
+    strength: Callable[[State, Layer], Tensor] = strength,
 ) -> dict[str, Tensor]:
-    """``state`` without the weakest of all channels inside residual blocks.
-
-    Those of the streams between blocks stay, as in Li et al., arXiv 1608.08710: they cannot go
-    without touching every block.
-    """
+    """``state`` without the weakest of all channels inside residual blocks."""
     bits = {layer.name: torch.full((layer.channels,), 32) for layer in layers(graph)}
-    found = {layer.name: strength(state, layer) for layer in inner_layers(graph)}
-    every = torch.cat(list(found.values()))
-    threshold = every.kthvalue(max(1, round(share * len(every)))).values
-    for name, own in found.items():
-        bits[name][own <= threshold] = 0
+    strengths = {layer.name: strength(state, layer) for layer in inner_layers(graph)}
+    for name, weak in weak_channels(strengths, share).items():
+        bits[name][weak] = 0
     return quantized(graph, state, Goal(bits, UniformQuantizer(), {}))

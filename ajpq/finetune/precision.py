@@ -36,4 +36,7 @@ def compiled_where_it_pays(
     compiler = shutil.which("g++") or shutil.which("clang++")
     long = images >= _IMAGES_THAT_PAY
     pays = bfloat16_in_hardware() and compiler is not None and long and not depthwise
-    return torch.compile(function) if pays else function
+    if not pays:
+        return function
+    torch.compiler.reset()  # or the eighth stage of a process would silently run uncompiled
+    return torch.compile(function)

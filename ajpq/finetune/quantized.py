@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ajpq.compressed import State, edge_owner, own_name, own_of, with_weights
+from ajpq.compressed import State, edge_owner, grid_number, own_name, own_of, with_weights
 from ajpq.finetune.goal import Goal
 from ajpq.finetune.recipe import Stage
 from ajpq.graph.execute import Hook, batch_statistics, channels_last, execute
-from ajpq.graph.structure import GRID_PRESERVING, Graph, layers
+from ajpq.graph.structure import GRID_PRESERVING, Graph, layers, quantized_edges
 from ajpq.grids import fake_quantize
 from ajpq.methods import EDGE_ROLES, ROLES, Group, Method
 from hw_models.network import FLOAT_BITS, Edge
@@ -103,15 +103,11 @@ def _owned(graph: Graph, narrow: Mapping[str, Edge]) -> dict[str, tuple[str, Edg
     What only moves codes about rounds nothing.
     """
     moved = {node.output for node in graph.nodes if node.kind in GRID_PRESERVING}
-    first: dict[int, str] = {}
-    for edge, number in graph.grid_sets.items():
-        first.setdefault(number, edge)
-    return {
-        edge: (owner, narrow[owner])
-        for edge in narrow
-        if edge in graph.code_edges and edge not in moved
-        for owner in [first[graph.grid_sets[edge]]]
-    }
+    first: dict[object, str] = {}
+    for edge in narrow:
+        first.setdefault(grid_number(graph, edge), edge)
+    owners = {edge: first[grid_number(graph, edge)] for edge in narrow if edge not in moved}
+    return {edge: (owner, narrow[owner]) for edge, owner in owners.items()}
 
 
 def without_own(state: State, graph: Graph, kept: Method | None = None) -> dict[str, Tensor]:
@@ -119,7 +115,7 @@ def without_own(state: State, graph: Graph, kept: Method | None = None) -> dict[
     roles = ROLES - set(kept.layer_roles if kept else ())
     edge_roles = EDGE_ROLES - set(kept.edge_roles if kept else ())
     gone = {own_name(layer.name, role) for layer in layers(graph) for role in {*roles, "width"}}
-    gone |= {own_name(edge_owner(e), role) for e in graph.grid_sets for role in edge_roles}
+    gone |= {own_name(edge_owner(e), role) for e in quantized_edges(graph) for role in edge_roles}
     return {name: value for name, value in state.items() if name not in gone}
 
 

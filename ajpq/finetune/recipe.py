@@ -26,17 +26,28 @@ class Distillation(_Frozen):
 
 
 SELF_DISTILLATION = Distillation(weight=1.0, temperature=4.0)
-"""Imitate the network that the compression starts from, and nothing else (SQAKD, Zhao and Zhao,
-arXiv 2305.11147)."""
+"""Imitate the network that the compression starts from, and nothing else (SQAKD, AISTATS 2024)."""
 
 
 class PSGSettings(_Frozen):
-    """Strength and form of the gradient scaling, see :mod:`ajpq.finetune.psg`."""
+    """Strength and form of the gradient scaling, see :mod:`ajpq.finetune.psg`.
+
+    Attributes:
+        sparsity: share of the weights, or of the channels inside residual blocks, that a sparse
+            form prunes when the stage ends, see :mod:`ajpq.methods.psg`.
+    """
 
     lambda_s: float = Field(default=150.0, gt=0)
     eps: float = Field(default=1e-4, ge=0)
     scaling: Literal["separable", "normalised"] = "separable"
     form: Literal["multi_target", "sparse", "sparse_channels"] = "multi_target"
+    sparsity: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PSGSettings:
+        if self.sparsity and self.form == "multi_target":
+            raise ValueError(f"only the sparse forms prune, got {self.form!r}")
+        return self
 
 
 class Stage(_Frozen):

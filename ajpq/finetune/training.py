@@ -21,6 +21,7 @@ from ajpq.finetune.recipe import Stage
 from ajpq.graph.execute import channels_last
 from ajpq.graph.structure import Graph
 from ajpq.methods import make_method
+from ajpq.methods.psg import pruned
 from hw_models.errors import AjpqError
 
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
@@ -120,13 +121,13 @@ def run_stage(
             optimizer.step()
             step += 1
             on_step(step, float(loss.detach()))
-            on_state(step, lambda: _finished(network, {**leaves, **buffers}))
+            on_state(step, lambda: _finished(stage, inputs, network, {**leaves, **buffers}))
             if step == total_steps:
                 break
         epoch += 1
         progress = copy.deepcopy(optimizer.state_dict())
         on_epoch(Snapshot(epoch, _detached({**leaves, **buffers}), progress))
-    return _finished(network, {**leaves, **buffers})
+    return _finished(stage, inputs, network, {**leaves, **buffers})
 
 
 def _network(stage: Stage, inputs: StageInputs) -> Quantized | None:
@@ -166,11 +167,15 @@ def _trainable(state: State, network: Quantized | None) -> dict[str, Tensor]:
     }
 
 
-def _finished(network: Quantized | None, state: State) -> dict[str, Tensor]:
-    detached = _detached(state)
-    if network is None:
-        return detached
-    return network.method.finished(network.graph, network.goal, detached)
+def _finished(
+    stage: Stage, inputs: StageInputs, network: Quantized | None, state: State
+) -> dict[str, Tensor]:
+    detached, goal = _detached(state), inputs.goal
+    if network is not None:
+        return network.method.finished(network.graph, network.goal, detached)
+    if stage.mode == "psg" and stage.psg.sparsity:
+        return pruned(stage.psg, inputs.graph, detached, {} if goal is None else goal.bits)
+    return detached
 
 
 def _detached(state: State) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from ajpq.compressed import State, own_name, own_of, step_name, width_name
+from ajpq.compressed import State, edge_owner, own_name, own_of, step_name, width_name
 from ajpq.finetune.goal import Goal, Moment
 from ajpq.graph.structure import Graph, layers
 from ajpq.methods.activations import learned_edge, mse_step
@@ -124,10 +124,10 @@ class Method(BaseModel, ABC):
         return {}
 
     def finished(self, graph: Graph, goal: Goal, state: State) -> dict[str, Tensor]:
-        """The state that a stage ends with: :meth:`settled` of every layer.
+        """The state that a stage ends with: every layer settled, every edge with its step.
 
-        Steps lie in it under :func:`ajpq.compressed.step_name`, chosen widths under
-        :func:`ajpq.compressed.width_name`.
+        Steps lie in it under ``LAYER.step`` and ``edge.EDGE.step``, chosen widths under
+        ``LAYER.width``.
         """
         done = dict(state)
         for layer in layers(graph):
@@ -139,9 +139,7 @@ class Method(BaseModel, ABC):
                 done[step_name(layer.name)] = found.steps
             if found.bits is not None:
                 done[width_name(layer.name)] = found.bits.float()
+        for edge, grid in goal.grids.items():
+            if own := own_of(state, edge_owner(edge), self.edge_roles):
+                done[own_name(edge_owner(edge), "step")] = self.edge_step(grid, own)
         return done
-
-
-def layer_names(graph: Graph, role: str) -> list[str]:
-    """State-dict names of a role, in the order of the layers."""
-    return [own_name(layer.name, role) for layer in layers(graph)]

@@ -15,6 +15,7 @@ from ajpq.graph.channels import inner_layers
 from ajpq.graph.execute import execute
 from ajpq.graph.structure import layers
 from ajpq.grids import edge_grids
+from ajpq.methods import METHODS
 from ajpq.policy import CompressionPolicy, LayerPolicy
 from ajpq.quantizers.uniform import UniformQuantizer
 from ajpq.runs.stages import load_snapshot, save_snapshot
@@ -41,14 +42,15 @@ def batches_of(graph, count=3, size=8):
     return batches
 
 
-def goal_of(graph, state, bits=3, pruned=0):
+def goal_of(graph, state, bits=3, pruned=0, activation=8):
     found = layers(graph)
     zeros = {layer.name: pruned if layer is not found[-1] else 0 for layer in found}
     policy = CompressionPolicy(
         layers={
             layer.name: LayerPolicy(
                 weight_bits=(0,) * zeros[layer.name]
-                + (bits,) * (layer.channels - zeros[layer.name])
+                + (bits,) * (layer.channels - zeros[layer.name]),
+                activation_bits=activation,
             )
             for layer in found
         }
@@ -69,12 +71,23 @@ def inputs_of(net, goal=None):
         {"mode": "psg"},
         {"mode": "straight_through"},
         {"mode": "straight_through", "grids": "learned"},
+        *(
+            {"mode": "straight_through", "method": name, "activations": "learned"}
+            for name in METHODS
+        ),
+        {
+            "mode": "straight_through",
+            "method": {"name": "ewgs", "params": {"hessian_every": 2}},
+            "activations": "learned",
+        },
     ],
+    ids=lambda how: "-".join(str(value) for value in how.values()),
 )
 def test_a_stage_resumed_from_disk_equals_an_uninterrupted_one(net, how, tmp_path):
     graph, state = net
     stage = Stage(**how, epochs=4, batch_size=8, distillation=Distillation(weight=0.5))
-    inputs = inputs_of(net, goal_of(graph, state))
+    width = 2 if how.get("activations") == "learned" else 8
+    inputs = inputs_of(net, goal_of(graph, state, activation=width))
     snapshots = []
     whole = run_stage(stage, inputs, state, total_steps=12, on_epoch=snapshots.append)
     save_snapshot(tmp_path / "part", 1, snapshots[1])

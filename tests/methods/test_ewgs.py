@@ -1,0 +1,141 @@
+"""EWGS against the rule as the paper writes it, and its curvature against exact Hessians."""
+
+import numpy as np
+import pytest
+import torch
+
+from ajpq.finetune.goal import Goal, Moment
+from ajpq.finetune.quantized import Quantized
+from ajpq.methods.curvature import curvatures
+from ajpq.methods.ewgs import EWGS, delta_of
+from ajpq.methods.lsq import LSQ
+from hw_models.network import Edge
+from tests import modules
+from tests.finetune.test_training import QUANTIZER, goal_of
+
+
+def by_the_paper(x, gradient, delta, levels):
+    """The scaled gradient of values in [0, 1], in float64."""
+    x_q = np.round(x * (levels - 1)) / (levels - 1)
+    return gradient * (1 + delta * np.sign(gradient) * (x - x_q))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_weights_get_the_gradient_of_the_paper(bits):
+    generator = torch.Generator().manual_seed(bits)
+    last, step, delta = 2 ** (bits - 1) - 1, 0.3, 0.7
+    x = torch.rand(2, 3, 3, 3, generator=generator)  # positions in the interval
+    weight = ((2 * x - 1) * last * step).requires_grad_()
+    upstream = torch.randn(weight.shape, generator=generator)
+    own = {"step": torch.full((2,), step), "delta": torch.tensor(delta)}
+    EWGS().quantized(weight, torch.full((2,), bits), own, QUANTIZER).backward(upstream)
+    # w = (2 x - 1) * last * step, of x_q as of x: the two factors cancel
+    expected = by_the_paper(x.double().numpy(), upstream.double().numpy(), delta, 2 * last + 1)
+    np.testing.assert_allclose(weight.grad.numpy(), expected, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_activations_get_the_gradient_of_the_paper(signed):
+    edge = Edge("e", (2, 4, 4), 2, signed)
+    low, high = edge.code_range
+    generator = torch.Generator().manual_seed(7)
+    x = torch.rand(3, 2, 4, 4, generator=generator)
+    values = (low + x * (high - low)).mul(0.2).requires_grad_()
+    upstream = torch.randn(x.shape, generator=generator)
+    own = {"step": torch.tensor(0.2), "delta": torch.tensor(1.5)}
+    EWGS().quantized_edge(values, edge, own).backward(upstream)
+    levels = high - low + 1
+    expected = by_the_paper(x.double().numpy(), upstream.double().numpy(), 1.5, levels)
+    np.testing.assert_allclose(values.grad.numpy(), expected, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8])
+def test_without_scaling_it_is_lsq(bits):
+    generator = torch.Generator().manual_seed(bits)
+    start, widths = torch.randn(5, 4, 3, 3, generator=generator), torch.full((5,), bits)
+    upstream = torch.randn(start.shape, generator=generator)
+    steps = QUANTIZER.fit(start, widths) * 0.8
+    found = []
+    for method in (LSQ(), EWGS()):
+        weight, step = start.clone().requires_grad_(), steps.clone().requires_grad_()
+        own = {"step": step, "delta": torch.tensor(0.0)}
+        made = method.quantized(weight, widths, own, QUANTIZER)
+        made.backward(upstream)
+        found.append((made.detach(), weight.grad, step.grad))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_estimate_is_exact_where_the_hessian_is_diagonal():
+    """For a loss of a_i w_i^2 / 2 every sign vector gives the trace itself."""
+    weight = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
+    bend = torch.rand(2, 5, generator=torch.Generator().manual_seed(1))
+    unit = torch.tensor([[2.0], [0.0]])  # the second row does not count
+    moment = Moment(3, None, None, {}, {}, None, lambda w, hook: (bend * w["a"] ** 2).sum() / 2)
+    layers, edges = curvatures(moment, {"a": weight}, {"a": unit}, lambda edge, x: None, 1)
+    assert edges == {}
+    assert float(layers["a"].mean) == pytest.approx(float((4 * bend[0]).mean()), rel=1e-5)
+    gradient = 2 * bend[0] * weight[0]
+    assert float(layers["a"].spread) == pytest.approx(float(gradient.std()), rel=1e-5)
+    expected = float((4 * bend[0]).mean() / (3 * gradient.std()))
+    assert float(delta_of(layers["a"])) == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_product_serves_layers_and_edges_that_depend_on_each_other():
+    """Averaged over many signs, traces are those of torch's exact Hessian, block by block."""
+    generator = torch.Generator().manual_seed(2)
+    first, second = (torch.randn(3, 3, generator=generator) for _ in range(2))
+    images = torch.randn(1, 3, generator=generator)
+
+    def loss(weights, hook):
+        inner = hook("inner", torch.tanh(images @ weights["first"].T))
+        return torch.tanh(inner @ weights["second"].T).square().sum()
+
+    moment = Moment(0, None, None, {}, {}, lambda edge, x: x, loss)
+    weights = {"first": first, "second": second}
+    units = {name: torch.ones(3, 1) for name in weights}
+    unit = torch.tensor(0.5)
+    by_layer, by_edge = curvatures(moment, weights, units, lambda edge, x: unit, 4000)
+
+    def exact(function, at):
+        hessian = torch.autograd.functional.hessian(function, at)
+        return float(hessian.reshape(at.numel(), at.numel()).diagonal().mean())
+
+    def plain(edge, x):
+        return x
+
+    expected = exact(lambda w: loss({"first": w, "second": second}, plain), first)
+    assert float(by_layer["first"].mean) == pytest.approx(expected, abs=0.02)
+    expected = exact(lambda w: loss({"first": first, "second": w}, plain), second)
+    assert float(by_layer["second"].mean) == pytest.approx(expected, abs=0.02)
+    at = torch.tanh(images @ first.T)
+    expected = exact(lambda x: loss(weights, lambda edge, _: x), at)
+    assert float(by_edge["inner"].mean) == pytest.approx(0.25 * expected, abs=0.02)
+
+
+def test_the_factor_is_never_negative_and_measured_when_it_is_time():
+    graph, tensors = modules.traced("option_a")
+    state = {name: value for name, value in tensors.items() if value.is_floating_point()}
+    goal, method = goal_of(graph, state, bits=2), EWGS(hessian_every=2)
+    network = Quantized(graph, goal, method)
+    own = {
+        f"{layer.name}.{role}": value
+        for layer in graph.layers
+        for role, value in method.start(
+            state[layer.node.parameters["weight"]], goal.bits[layer.name], QUANTIZER
+        ).items()
+    }
+    state |= own
+
+    def loss(weights, hook):
+        return sum((w**3).sum() for w in weights.values())
+
+    moments = [
+        Moment(epoch, graph, goal, state, {}, network.hook(state), loss) for epoch in range(3)
+    ]
+    found = [method.refreshed(moment) for moment in moments]
+    assert found[1] == {}
+    assert found[0].keys() == {name for name in own if name.endswith(".delta")}
+    assert all(float(value) >= 0 for value in found[0].values())
+    assert EWGS().refreshed(moments[0]) == {}
+    assert isinstance(moments[0].goal, Goal)

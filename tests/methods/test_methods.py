@@ -1,0 +1,61 @@
+"""All methods against the published case, and their names and settings."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ajpq.config import CompressConfig, load_method, shipped, validated_run
+from ajpq.finetune.recipe import Stage
+from ajpq.methods import METHODS, MethodSpec, make_method
+from hw_models.errors import AjpqError, UnknownNameError
+from tests.methods import case
+
+NAMES = sorted(METHODS)
+seeds, widths = st.integers(0, 2**31), st.sampled_from([2, 3, 4, 8])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds, bits=widths)
+def test_the_published_case(name, seed, bits):
+    method = make_method(MethodSpec(name=name))
+    case.check_untouched_and_pruned(method, seed)
+    for check in (
+        case.check_idempotent,
+        case.check_levels,
+        case.check_monotone,
+        case.check_scale_equivariant,
+        case.check_gradients,
+        case.check_settled,
+    ):
+        check(method, seed, bits)
+
+
+@pytest.mark.parametrize("name", sorted(shipped("methods")))
+def test_shipped_settings_are_those_of_a_compression(name):
+    content = {"kind": "compress", **load_method(name)}
+    config = validated_run(CompressConfig, content, name)
+    assert config.method == name
+    assert config.full_recipe.stages
+
+
+def test_names_and_settings_are_checked():
+    assert make_method(MethodSpec(name="ewgs", params={"delta": 0.5})).delta == 0.5
+    with pytest.raises(UnknownNameError, match="did you mean 'lsq'"):
+        Stage(mode="straight_through", steps=1, method="lqs")
+    with pytest.raises(AjpqError, match=r"method 'ewgs': delta: .* got -1"):
+        Stage(mode="straight_through", steps=1, method={"name": "ewgs", "params": {"delta": -1}})
+    with pytest.raises(UnknownNameError, match="unknown method 'lqs'"):
+        load_method("lqs")
+    with pytest.raises(ValueError, match="only a straight_through stage has a method"):
+        Stage(mode="psg", steps=1, method="lsq")
+
+
+def test_distilling_and_another_length_change_the_stages_only():
+    content = {"kind": "compress", **load_method("ewgs"), "distill": True, "epochs": 3}
+    config = validated_run(CompressConfig, content, "ewgs")
+    (stage,) = config.full_recipe.stages
+    assert (stage.epochs, stage.distillation.weight, stage.distillation.temperature) == (3, 1, 4)
+    (before,) = config.recipe.stages
+    changed = {"epochs": 3, "distillation": stage.distillation}
+    assert before.model_copy(update=changed) == stage

@@ -1,0 +1,55 @@
+"""What PSG prunes when its stage ends."""
+
+import pytest
+import torch
+
+from ajpq.base import build_problem
+from ajpq.config import ProblemConfig
+from ajpq.finetune.recipe import PSGSettings, Recipe, Stage
+from ajpq.graph.channels import inner_layers
+from ajpq.graph.structure import layers
+from ajpq.problem import fine_tune, network_of
+from ajpq.runs.folder import load_weights, save_weights
+
+BASE = Recipe(name="tiny", stages=(Stage(mode="float", epochs=1, batch_size=64),))
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return build_problem(ProblemConfig(target="size-only", criterion="l1", seed=3, base=BASE))
+
+
+def trained(problem, form, sparsity):
+    settings = PSGSettings(form=form, sparsity=sparsity)
+    stage = Stage(mode="psg", steps=2, batch_size=64, psg=settings)
+    return fine_tune(problem, problem.uniform(8), Recipe(name="r", stages=(stage,)))
+
+
+def test_single_weights_are_zero_in_both_modes(problem):
+    weights = trained(problem, "sparse", 0.75)
+    names = [layer.node.parameters["weight"] for layer in layers(problem.graph)]
+    every = torch.cat([weights.latent[name].flatten() for name in names])
+    assert float((every == 0).float().mean()) == pytest.approx(0.75, abs=1e-4)
+    network = network_of(problem, problem.uniform(8), weights)
+    codes = {op.name: op.weights.codes for op in network.layers}
+    for layer in layers(problem.graph):
+        latent = weights.latent[layer.node.parameters["weight"]].numpy()
+        assert (codes[layer.name][latent == 0] == 0).all()
+
+
+def test_whole_channels_have_no_bits(problem, tmp_path):
+    weights = trained(problem, "sparse_channels", 0.5)
+    save_weights(tmp_path / "w.safetensors", weights)
+    weights = load_weights(tmp_path / "w.safetensors")
+    inner = [layer.name for layer in inner_layers(problem.graph)]
+    assert sorted(weights.widths) == sorted(inner)
+    gone = torch.cat([weights.widths[name] == 0 for name in inner])
+    assert float(gone.float().mean()) == pytest.approx(0.5, abs=1 / len(gone))
+    network = network_of(problem, problem.uniform(8), weights)
+    rows = {op.name: len(op.weights.bits) for op in network.layers}
+    assert all(rows[name] == int((weights.widths[name] > 0).sum()) for name in inner)
+
+
+def test_grids_prune_nothing():
+    with pytest.raises(ValueError, match="only the sparse forms prune"):
+        PSGSettings(sparsity=0.5)
