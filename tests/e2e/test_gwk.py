@@ -44,4 +44,6 @@ def test_a_run_leaves_a_file_of_codebooks_and_replays(run, tmp_path):
     assert not sizes[network.layers[0].name].numbers
     result = json.loads((run / "result.json").read_text())
     assert result["found"]["packed_bytes"] == path.stat().st_size
-    assert command("replay", run).returncode == 0
+    for options in ((), ("--retrain",)):
+        outcome = command("replay", run, *options)
+        assert outcome.returncode == 0, outcome.stderr
