@@ -39,7 +39,7 @@ class GWK(Method):
     for all layers, at which the packed file keeps within ``bits_per_weight``. In the end a layer
     has 8-bit codes of few distinct blocks, which that file stores as a codebook
     (:mod:`ajpq.packed.blocks`). Rows of 8 bits, and depthwise kernels, which are too few for a
-    codebook, are quantized on their own.
+    codebook, are quantized weight by weight.
 
     From the paper are the gradient-weighted centroids, and bits counted with the codebook. Its
     equations are not known: how gradients are gathered, the row's scale, assignment in every step,
@@ -52,6 +52,7 @@ class GWK(Method):
         channels: length of a block where kernels have one tap.
         word_bits: width of the grid that centroids are on.
         nudge: exponent of the gradient magnitudes; 0 is plain k-means.
+        alone_bits: width of rows of a single block, such as depthwise kernels.
     """
 
     bits_per_weight: float = Field(default=0.8, gt=0)
@@ -60,6 +61,7 @@ class GWK(Method):
     channels: Literal[2, 4, 8, 16] = 4
     word_bits: int = Field(default=5, ge=2, le=8)
     nudge: float = Field(default=0.5, ge=0)
+    alone_bits: int = Field(default=4, ge=2, le=8)
     layer_roles: ClassVar[tuple[str, ...]] = (
         "step",
         "gain",
@@ -71,7 +73,7 @@ class GWK(Method):
 
     def start(self, weight: Tensor, bits: Tensor, quantizer: Quantizer) -> dict[str, Tensor]:
         """As of :class:`Method`: plain k-means, because no gradient is known yet."""
-        own = {"step": quantizer.fit(weight, _stored(bits))}
+        own = {"step": quantizer.fit(weight, self._stored(weight, bits))}
         coded = self._coded(weight, bits)
         if not coded.any():
             return own
@@ -93,17 +95,17 @@ class GWK(Method):
         """As of :class:`Method`; value and gradient of rows with a codebook are exact."""
         coded = self._coded(weight, bits)
         if not coded.any():
-            return straight_through(weight, _stored(bits), own["step"], quantizer)
+            return straight_through(weight, self._stored(weight, bits), own["step"], quantizer)
         codes, steps = self._blocks(weight.detach(), coded, own).codes()
         made: Tensor = _StraightThrough.apply(weight, codes * rows(steps, weight))
         if coded.all():
             return made
-        alone = straight_through(weight, _stored(bits), own["step"], quantizer)
+        alone = straight_through(weight, self._stored(weight, bits), own["step"], quantizer)
         return torch.where(rows(coded, weight), made, alone)
 
     def settled(self, weight: Tensor, bits: Tensor, own: Own, quantizer: Quantizer) -> Settled:
         """As of :class:`Method`: codes of 8 bits."""
-        coded, stored = self._coded(weight, bits), _stored(bits)
+        coded, stored = self._coded(weight, bits), self._stored(weight, bits)
         if not coded.any():
             return Settled(weight, bits=stored)
         codes, steps = self._blocks(weight, coded, own).codes()
@@ -117,7 +119,9 @@ class GWK(Method):
         books: dict[str, Blocks] = {}
         for layer in layers(moment.graph):
             name, (weight, bits, own) = layer.name, self._of(moment, layer)
-            found[own_name(name, "step")] = moment.goal.quantizer.fit(weight, _stored(bits))
+            found[own_name(name, "step")] = moment.goal.quantizer.fit(
+                weight, self._stored(weight, bits)
+            )
             coded = self._coded(weight, bits)
             if coded.any():
                 own["gradient"] = own["gradient"] + gradients[name].abs()
@@ -166,13 +170,16 @@ class GWK(Method):
 
     def _coded(self, weight: Tensor, bits: Tensor) -> Tensor:
         """``[O]`` bool: the rows with a codebook; one that is a single block has none."""
-        narrow = (bits > 0) & (bits < STORED)
-        return narrow & (weight[0].numel() > block_length(weight, self.channels))
+        return _narrow(bits) & (weight[0].numel() > block_length(weight, self.channels))
+
+    def _stored(self, weight: Tensor, bits: Tensor) -> Tensor:
+        """``[O]`` widths of the codes in the end."""
+        alone = torch.where(_narrow(bits), self.alone_bits, bits)
+        return torch.where(self._coded(weight, bits), STORED, alone)
 
 
-def _stored(bits: Tensor) -> Tensor:
-    """``[O]`` widths of the codes in the end."""
-    return torch.where((bits > 0) & (bits < STORED), STORED, bits)
+def _narrow(bits: Tensor) -> Tensor:
+    return (bits > 0) & (bits < STORED)
 
 
 class _StraightThrough(torch.autograd.Function):
