@@ -58,9 +58,9 @@ class Breakdown:
         entropy_bytes: what the contents beside the header would take if every symbol took its
             empirical entropy and the decoder knew all histograms. Symbols and their groups are:
             the codes of each layer and width, or the words of its codebook and their numbers; the
-            widths of each layer's rows; and, over the whole
-            file, the classes of scales and those of biases (:mod:`ajpq.packed.numbers`), whose low
-            bits count as they are. A value of a 32-bit row takes 4 bytes.
+            widths of each layer's rows; and, over the whole file, the classes of scales and those
+            of biases (:mod:`ajpq.packed.numbers`), whose low bits count as they are. A value of a
+            32-bit row takes 4 bytes.
     """
 
     header: int
