@@ -66,6 +66,8 @@ def both(bits: int) -> dict[str, int]:
 ROWS = (
     *(Row(name, f"W{b}A{b}", both(b)) for b in (4, 3, 2) for name in ("lsq", "ewgs")),
     Row("psg", "W4", {"weight_bits": 4, "activation_bits": 32}),
+    *(Row("gwk", "below 1 bit", model=name) for name in ("resnet20", "resnet56")),
+    Row("gwk-channels", "below 1 bit", model="mobilenet_v2"),
 )
 
 

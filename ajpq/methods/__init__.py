@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ajpq.methods.base import Group, Method, Own, Settled
 from ajpq.methods.ewgs import EWGS
+from ajpq.methods.gwk import GWK
 from ajpq.methods.lsq import LSQ
 from ajpq.methods.straight_through import StraightThrough
 from hw_models.errors import AjpqError, UnknownNameError
@@ -19,6 +20,7 @@ METHODS: dict[str, type[Method]] = {
     "straight_through": StraightThrough,
     "lsq": LSQ,
     "ewgs": EWGS,
+    "gwk": GWK,
 }
 
 
