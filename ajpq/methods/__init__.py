@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ajpq.methods.base import Group, Method, Own, Settled
+from ajpq.methods.codeq import CoDeQ
 from ajpq.methods.ewgs import EWGS
 from ajpq.methods.lsq import LSQ
 from ajpq.methods.straight_through import StraightThrough
@@ -19,6 +20,7 @@ METHODS: dict[str, type[Method]] = {
     "straight_through": StraightThrough,
     "lsq": LSQ,
     "ewgs": EWGS,
+    "codeq": CoDeQ,
 }
 
 
