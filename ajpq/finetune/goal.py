@@ -39,7 +39,7 @@ class Moment:
             width and sign.
         hook: puts the edges on their grids, as the training does.
         loss: of given layer weights (by layer name, pruned channels as they are) and a hook on
-            every edge: the stage's loss on the first batch of the epoch, in float32, not compiled,
+            every edge: the stage's loss on the first images of the epoch, in float32, not compiled,
             differentiable twice. It changes nothing.
     """
 

@@ -15,6 +15,9 @@ from ajpq.finetune.recipe import Distillation, Stage
 from ajpq.graph.execute import Hook, batch_statistics, channels_last, execute, frozen_batchnorm
 from ajpq.graph.structure import Graph, layers
 
+# What is differentiated twice holds several times the memory of a training step.
+_IMAGES_OF_A_MOMENT = 64
+
 Loss = Callable[[State, Tensor, Tensor], Tensor]
 """(state, images, labels) -> loss of the batch."""
 
@@ -69,7 +72,7 @@ def plain_loss(
     """
 
     def loss_of(weights: Mapping[str, Tensor], edge: Hook) -> Tensor:
-        images, labels = batch()
+        images, labels = (part[:_IMAGES_OF_A_MOMENT] for part in batch())
         images, graph = channels_last(images), network.graph
         moved = {name: v.clone() for name, v in state.items() if "running_" in name}
         view = with_weights(graph, {**state, **moved}, network.goal.bits, weights)
