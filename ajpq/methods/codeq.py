@@ -48,8 +48,8 @@ class CoDeQ(Method):
         start_logit: all logits at first; 3 is nearly no dead zone and nearly the largest width.
     """
 
-    dead_zone: Group = Group(learning_rate=1e-3, weight_decay=0.3)
-    width: Group = Group(learning_rate=1e-3, weight_decay=0.3)
+    dead_zone: Group = Group(learning_rate=1e-4, weight_decay=2.0)
+    width: Group = Group(learning_rate=1e-4, weight_decay=3.0)
     activation_step: Group = Group()
     max_bits: int | None = Field(default=None, ge=2, le=STORED)
     start_logit: float = Field(default=3.0, gt=0)

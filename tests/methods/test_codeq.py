@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ajpq.finetune.quantized import Quantized
+from ajpq.finetune.recipe import Stage
+from ajpq.finetune.training import StageInputs, run_stage
 from ajpq.methods.codeq import CoDeQ, dead_zone, grids
 from tests import modules
-from tests.finetune.test_training import QUANTIZER, goal_of
+from tests.finetune.test_training import QUANTIZER, batches_of, goal_of
 from tests.methods import case
 
 LEARNED = CoDeQ(max_bits=8)
@@ -167,3 +169,31 @@ def test_a_layer_without_weights_has_a_grid_all_the_same():
     made, own = case.quantized(CoDeQ(), weight, width)
     assert made.abs().sum() == 0
     assert (own["step"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "decays"),
+    [("adam", (0.0, 30.0, 90.0)), ("sgd", (0.0, 5.0, 15.0))],  # momentum adds up tenfold
+)
+def test_the_decay_sets_the_sparsity_and_the_widths(optimizer, decays):
+    graph, tensors = modules.traced("option_a")
+    state = {name: value for name, value in tensors.items() if value.is_floating_point()}
+    inputs = StageInputs(graph, batches_of(graph), 3, goal_of(graph, state, bits=4))
+    zeros, logits = [], []
+    for decay in decays:
+        group = {"learning_rate": 0.003, "weight_decay": decay}
+        params = {"dead_zone": group, "width": group, "max_bits": 6}
+        stage = Stage(
+            mode="straight_through",
+            steps=12,
+            batch_size=8,
+            optimizer=optimizer,
+            method={"name": "codeq", "params": params},
+        )
+        done = run_stage(stage, inputs, state, total_steps=12)
+        weights = [done[layer.node.parameters["weight"]] for layer in graph.layers]
+        zeros.append(sum(int((weight == 0).sum()) for weight in weights))
+        logits.append([float(done[f"{layer.name}.width_logit"]) for layer in graph.layers])
+    assert zeros[0] < zeros[1] < zeros[2]
+    assert max(logits[1]) < min(logits[0])
+    assert max(logits[2]) < min(logits[1])
