@@ -28,6 +28,7 @@ import tyro
 from ajpq import api, cli
 from ajpq.config import CompressConfig, load_compress_config, load_method, with_recipes
 from ajpq.finetune.recipe import Recipe
+from ajpq.graph.structure import layers
 from ajpq.problem import network_of
 from ajpq.progress import ConsoleProgress
 from ajpq.replaying import problem_of
@@ -169,9 +170,8 @@ def line(row: Row, config: CompressConfig, run_dir: Path) -> dict[str, Any]:
     problem = problem_of(run)
     network = network_of(problem, run.policy, run.weights)
     base, found = run.result["baseline"], run.result["found"]
-    weights = sum(
-        w.numel() for n, w in problem.state.items() if n.endswith(".weight") and w.dim() > 1
-    )
+    names = [layer.node.parameters["weight"] for layer in layers(problem.graph)]
+    weights = sum(problem.state[name].numel() for name in names)
     return {
         "method": row.method,
         "network": config.model,
