@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ajpq.methods.base import Group, Method, Own, Settled
+from ajpq.methods.codeq import CoDeQ
 from ajpq.methods.ewgs import EWGS
 from ajpq.methods.gwk import GWK
 from ajpq.methods.lsq import LSQ
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Method]] = {
     "lsq": LSQ,
     "ewgs": EWGS,
     "gwk": GWK,
+    "codeq": CoDeQ,
 }
 
 

@@ -15,16 +15,22 @@ _MOST_VALUES = 65_536
 _RATIOS = torch.linspace(0.05, 1.0, 96)
 
 
-class _Codes(torch.autograd.Function):
-    """Exactly ``codes`` forward; the gradient goes to ``position``."""
+class _Straight(torch.autograd.Function):
+    """See :func:`straight`."""
 
     @staticmethod
-    def forward(ctx: Any, position: Tensor, codes: Tensor) -> Tensor:
-        return codes.clone()
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         return gradients[0], None
+
+
+def straight(x: Tensor, value: Tensor) -> Tensor:
+    """Exactly ``value``; the gradient goes to ``x`` as it is."""
+    made: Tensor = _Straight.apply(x, value)
+    return made
 
 
 def onto_codes(position: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
@@ -47,8 +53,7 @@ def learned_edge(values: Tensor, edge: Edge, step: Tensor) -> Tensor:
     size = scaled_gradient(step.abs(), (values[0].numel() * high) ** -0.5)
     position = values / size
     codes, inside = onto_codes(position, low, high)
-    made: Tensor = _Codes.apply(torch.where(inside, position, codes), codes)
-    return made * size
+    return straight(torch.where(inside, position, codes), codes) * size
 
 
 def scaled_gradient(x: Tensor, share: float | Tensor) -> Tensor:
