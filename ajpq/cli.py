@@ -20,9 +20,13 @@ from ajpq.runs.folder import stored_config
 from hw_models.errors import AjpqError
 
 
-def option(metavar: str, hint: str = "default: the config's") -> Any:
-    """How the help shows an option whose default is not in the signature."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
+def option(metavar: str, hint: str = "default: the config's", about: str | None = None) -> Any:
+    """How the help shows an option whose default is not in the signature.
+
+    Args:
+        about: what it is, where a docstring cannot know.
+    """
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint, help=about)
 
 
 Text = Annotated[str | None, option("NAME")]

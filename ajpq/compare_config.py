@@ -14,7 +14,7 @@ class CompareConfig(SearchSettings):
     """Several searchers on the same problem: the settings of a search, and what differs.
 
     The config's ``seed`` is that of the problem: network, data split and images are the same for
-    all. ``agent``, ``episodes`` and ``final`` of a search have no meaning here.
+    all. ``agent``, ``episodes``, ``final`` and ``method`` of a search have no meaning here.
 
     Attributes:
         agents: shipped names or YAML files.
@@ -76,6 +76,7 @@ class CompareConfig(SearchSettings):
             "agent": agent,
             "images": images,
             "episodes": most_candidates,
+            "method": None,
             "final": (FinalRound(keep=self.measured, recipe=self.candidate),),
         }
         return SearchConfig.model_validate({**shared, **own})

@@ -9,7 +9,13 @@ import tyro
 
 from ajpq import api, cli
 from ajpq.cli import Count, Text, option
-from ajpq.config import CompressConfig, load_method
+from ajpq.config import CompressConfig, load_method, shipped
+
+METHODS = (
+    f"whose settings to use: {', '.join(shipped('methods'))}, or a YAML file; the options below "
+    "override them."
+)
+Method = Annotated[str | None, option("NAME", about=METHODS)]
 
 
 def main(
@@ -17,7 +23,7 @@ def main(
     data: Text = None,
     checkpoint: Text = None,
     target: Text = None,
-    method: Text = None,
+    method: Method = None,
     weight_bits: Count = None,
     activation_bits: Count = None,
     outer_bits: Count = None,
@@ -43,8 +49,6 @@ def main(
         checkpoint: trained weights (safetensors, or a .pt/.th state dict). Without it the network
             is trained first.
         target: device that must be able to store the widths, and that prices the result.
-        method: whose settings to use: lsq, ewgs, gwk, gwk-channels, psg, psg-weights,
-            psg-channels, or a YAML file; the options below override them.
         weight_bits: width of every kernel, 2 to 8 or 32.
         activation_bits: width of all activations, 2 to 8 or 32.
         outer_bits: width of the first and the last layer instead.

@@ -32,6 +32,7 @@ class CompressedWeights:
         ranges: activation ranges of the compressed mode by edge.
         scales: layer name -> ``[O]`` steps of its grids; empty where they are to be fitted.
         widths: layer name -> ``[O]`` widths that training chose in place of the policy's.
+        asked: the policy's widths of these layers, with which training would begin again.
     """
 
     latent: State
@@ -39,6 +40,7 @@ class CompressedWeights:
     ranges: Mapping[str, ActivationRange]
     scales: Mapping[str, Tensor] = field(default_factory=dict)
     widths: Mapping[str, Tensor] = field(default_factory=dict)
+    asked: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def compressed_state(self) -> dict[str, Tensor]:

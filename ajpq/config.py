@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from ajpq.finetune.recipe import SELF_DISTILLATION, Recipe
+from ajpq.finetune.recipe import SELF_DISTILLATION, Recipe, Stage
 from ajpq.limits import Limit, parse_limit
 from ajpq.policy import ACTIVATION_BITS, QuantizerSpec
 from hw_models.errors import AjpqError, UnknownNameError
@@ -199,6 +199,9 @@ class SearchSettings(ProblemConfig):
         time_budget_s: stop proposing candidates after so many seconds of evaluation.
         fixed_bits: every kernel has this width or 0 (fixed-precision mode).
         kl_weight: the reward is top-1 (0..1) minus this times the KL divergence in nats.
+        method: trains the finalists, in place of every ``straight_through`` stage of ``final``: a
+            name that :func:`load_method` knows. :func:`load_run` writes it into the recipes, which
+            hold without it.
         workers: so many finalists of a round are fine-tuned side by side, each on its share of the
             threads; ``auto`` measures whether that is faster and remembers it for this run. Another
             run of the same seed may then measure otherwise, and the last bits depend on the threads
@@ -221,6 +224,7 @@ class SearchSettings(ProblemConfig):
     fixed_bits: int | None = Field(default=None, ge=2, le=8)
     max_sparsity: float = Field(default=0.75, ge=0, lt=1)
     kl_weight: float = Field(default=0.0, ge=0)
+    method: str | None = None
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     candidate: Recipe = Recipe(name="none")
     final: tuple[FinalRound, ...] = Field(default=(), min_length=1)
@@ -238,10 +242,10 @@ class SearchSettings(ProblemConfig):
         found = ratios | {cost: parse_limit(cost, text) for cost, text in self.limits.items()}
         return {cost: limit for cost, limit in found.items() if limit is not None}
 
-    @field_validator("agent")
+    @field_validator("agent", "method")
     @classmethod
-    def _agent_found_from_anywhere(cls, spec: str) -> str:
-        return with_full_path(spec)
+    def _file_found_from_anywhere(cls, spec: str | None) -> str | None:
+        return None if spec is None else with_full_path(spec)
 
     @field_validator("agent_from")
     @classmethod
@@ -333,10 +337,53 @@ Run = TypeVar("Run", bound=ProblemConfig)
 def load_run(kind: type[Run], name: str, overrides: dict[str, Any]) -> Run:
     """An experiment from ``configs/experiments`` or a YAML file, with ``overrides`` on top.
 
-    Recipes may be given by name (``candidate: direct``) or written out.
+    Recipes may be given by name (``candidate: direct``) or written out. The method of a search is
+    put into its recipes.
     """
     content = on_top(read_yaml("experiments", "config", name), overrides)
-    return validated_run(kind, content, f"config {name!r}")
+    config = validated_run(kind, content, f"config {name!r}")
+    if not isinstance(config, SearchConfig) or config.method is None:
+        return config
+    return config.model_copy(update={"final": _trained_by(config, config.method)})
+
+
+def _trained_by(config: SearchConfig, method: str) -> tuple[FinalRound, ...]:
+    """The final rounds, with the method wherever compressed networks train.
+
+    Raises:
+        AjpqError: nowhere, or the method would not keep the widths that the search finds.
+    """
+    stage = method_stage(method)
+    if not stage.keeps_widths:
+        raise AjpqError(
+            f"method {method!r} chooses widths or channels of its own, which leaves nothing to a "
+            f"search: use python -m ajpq.compress --method {method}"
+        )
+    if config.full_recipe.keeps_full_precision:
+        raise AjpqError(
+            f"method {method!r} has nothing to train: the last recipe of `final`, "
+            f"{config.full_recipe.name!r}, has no straight_through stage"
+        )
+    rounds = ((own, own.recipe.trained_by(stage, Path(method).stem)) for own in config.final)
+    return tuple(own.model_copy(update={"recipe": recipe}) for own, recipe in rounds)
+
+
+def method_stage(name: str) -> Stage:
+    """The training of a method's shipped settings: the last stage of their recipe.
+
+    Raises:
+        AjpqError: no method has this name, or its file holds no settings of a compression.
+    """
+    content = {"kind": "compress", **load_method(name)}
+    stages = validated_run(CompressConfig, content, f"method {name!r}").recipe.stages
+    if not stages:
+        raise AjpqError(f"method {name!r} trains nothing: its recipe has no stage")
+    return stages[-1]
+
+
+def width_keeping_methods() -> list[str]:
+    """The shipped methods that a search can train its finalists by."""
+    return [name for name in shipped("methods") if method_stage(name).keeps_widths]
 
 
 def on_top(content: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from ajpq.entrants import (
 )
 from ajpq.evaluate import Images, Metrics, exact_costs, measured, top1
 from ajpq.executor import nothing
+from ajpq.finetune.recipe import Recipe
 from ajpq.pace import Plan, described, in_process, made_plan
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, float_logits, network_of
@@ -42,7 +43,7 @@ class Finalist:
     policy: CompressionPolicy
     metrics: Metrics
     weights: CompressedWeights
-    keeps_full_precision: bool
+    recipe: Recipe
     threads: int | None = None
 
 
@@ -89,7 +90,7 @@ def run_finals(
             for place, each in enumerate(entrants)
         ]
         finalists.sort(key=lambda found: better(found.metrics, float_top1), reverse=True)
-        order = [found.policy for found in finalists]
+        order = [with_widths(found.policy, found.weights.asked) for found in finalists]
     return finalists[0]
 
 
@@ -142,4 +143,4 @@ def _measured(
             }
         )
     metrics = Metrics.model_validate(recorded["metrics"])
-    return Finalist(policy, metrics, weights, recipe.keeps_full_precision, recorded.get("threads"))
+    return Finalist(policy, metrics, weights, recipe, recorded.get("threads"))

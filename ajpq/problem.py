@@ -222,7 +222,7 @@ def calibrated(
     the divergence from the uncompressed network. Ranges and widths that training found stand.
     """
     graph, latent = problem.graph, {name: state[name] for name in problem.state}
-    widths = chosen_widths(graph, state)
+    widths, asked = chosen_widths(graph, state), weight_bits(graph, policy)
     policy = with_widths(policy, widths)
     bits = weight_bits(graph, policy)
     grids = edge_grids(graph, policy, problem.ranges)
@@ -243,7 +243,8 @@ def calibrated(
         prefixes=prefixes,
     )
     ranges = learned_ranges(graph, grids, state, ranges)
-    return CompressedWeights(latent, buffers, ranges, scales, widths)
+    asked = {name: asked[name].float() for name in widths}
+    return CompressedWeights(latent, buffers, ranges, scales, widths, asked)
 
 
 def network_of(problem: Problem, policy: CompressionPolicy, weights: CompressedWeights) -> Network:

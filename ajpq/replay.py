@@ -86,7 +86,8 @@ def _carry(
     if resume and new_dir is None:
         raise AjpqError("--resume needs --run-dir, the folder to continue in")
     run = load_finished(run_dir, data=data, note=ConsoleProgress(console).note)
-    wanted = run.policy if policy is None else load_policy(policy)
+    own = run.asked if retrain else run.policy
+    wanted = own if policy is None else load_policy(policy)
     if retrain:
         changes["recipe"] = run.config.full_recipe
     work = functools.partial(api.carry, policy=wanted)

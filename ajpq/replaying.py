@@ -115,12 +115,9 @@ def problem_of(run: FinishedRun, progress: Progress | None = None) -> Problem:
 
 
 def _retrained(run: FinishedRun, problem: Problem, progress: Progress) -> CompressedWeights:
-    config, policy = run.config, run.policy
-    if isinstance(config, CompressConfig):  # its method may have chosen other widths
-        policy = uniform(config, problem)
     threads = run.result.get("threads") or torch.get_num_threads()
     with progress.phase("repeating the fine-tuning"), thread_count(threads):
-        return fine_tune(problem, policy, config.full_recipe, progress.watch("replay"))
+        return fine_tune(problem, run.asked, run.config.full_recipe, progress.watch("replay"))
 
 
 def uniform(config: CompressConfig, problem: Problem) -> CompressionPolicy:
@@ -176,7 +173,12 @@ def _beyond_training(recorded: dict[str, Any], replayed: dict[str, Any]) -> list
 
 def same_weights(one: CompressedWeights, other: CompressedWeights) -> bool:
     """Are they equal bit for bit?"""
-    pairs = ((one.latent, other.latent), (one.buffers, other.buffers), (one.scales, other.scales))
+    pairs = (
+        (one.latent, other.latent),
+        (one.buffers, other.buffers),
+        (one.scales, other.scales),
+        (one.widths, other.widths),
+    )
     return one.ranges == other.ranges and all(
         left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
         for left, right in pairs

@@ -9,11 +9,16 @@ import tyro
 
 from ajpq import api, cli
 from ajpq.cli import Bound, Count, Limits, Text, option
-from ajpq.config import SearchConfig
+from ajpq.config import SearchConfig, width_keeping_methods
 
 Number = Annotated[float | None, option("POINTS")]
 Minutes = Annotated[float | None, option("MINUTES")]
 Workers = Annotated[int | Literal["auto"] | None, option("N|auto")]
+TRAINERS = (
+    f"what trains the finalists: {', '.join(width_keeping_methods())}, or a YAML file as "
+    "python -m ajpq.compress --method takes it; length and schedule are the config's."
+)
+Trainer = Annotated[str | None, option("NAME", about=TRAINERS)]
 Mode = Annotated[Literal["hard", "soft"] | None, option("hard|soft")]
 
 
@@ -33,6 +38,7 @@ def main(
     agent_from: Text = None,
     budget_range: Annotated[float | None, option("FACTOR")] = None,
     criterion: Text = None,
+    quantizer: Trainer = None,
     fixed_bits: Count = None,
     image_size: Count = None,
     workers: Workers = None,
@@ -94,6 +100,7 @@ def main(
         agent_from=agent_from,
         budget_range=budget_range,
         criterion=criterion,
+        method=quantizer,
         fixed_bits=fixed_bits,
         image_size=image_size,
         workers=workers,

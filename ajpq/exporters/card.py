@@ -78,6 +78,7 @@ def model_card(source: Source, prices: Sequence[Price], license: str | None) -> 
         recipe=_recipe(config.full_recipe.model_dump(mode="json", exclude_defaults=True))
         if config
         else "",
+        methods=", ".join(config.full_recipe.methods) if config else "",
         accuracies=_accuracies(result),
         costs=_costs(result),
         prices=_prices(prices, config.target if config else ""),

@@ -50,6 +50,10 @@ class PSGSettings(_Frozen):
         return self
 
 
+_LENGTH = ("epochs", "steps", "warmup_steps", "milestones", "batch_size", "cutout", "distillation")
+_RATES = ("learning_rate", "momentum", "nesterov", "weight_decay")
+
+
 class Stage(_Frozen):
     """One uninterrupted training.
 
@@ -115,6 +119,21 @@ class Stage(_Frozen):
         short = {"fitted": "straight_through", "learned": "lsq"}
         return self.method or MethodSpec(name=short[self.grids])
 
+    @property
+    def keeps_widths(self) -> bool:
+        """Does the stage train every channel at the width that the policy gives it?"""
+        if self.mode == "straight_through":
+            return make_method(self.trainer).keeps_widths
+        return self.mode != "psg" or self.psg.form != "sparse_channels"
+
+    def in_place_of(self, other: Stage) -> Stage:
+        """This training, as long as ``other``, on its batches, with its schedule and its loss.
+
+        Its rates too, unless their optimizers differ: one of Adam means nothing to SGD.
+        """
+        taken = _LENGTH if self.optimizer != other.optimizer else (*_LENGTH, *_RATES)
+        return self.model_copy(update={name: getattr(other, name) for name in taken})
+
     def total_steps(self, train_images: int) -> int:
         """Optimizer steps of the whole stage; a trailing partial batch is not trained on."""
         if self.steps is not None:
@@ -146,6 +165,20 @@ class Recipe(_Frozen):
     def keeps_full_precision(self) -> bool:
         """Does one set of weights serve both modes at the end?"""
         return all(stage.mode != "straight_through" for stage in self.stages)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What the stages compress by, in order, each once."""
+        names = (s.trainer.name if s.mode == "straight_through" else s.mode for s in self.stages)
+        return tuple(dict.fromkeys(name for name in names if name != "float"))
+
+    def trained_by(self, stage: Stage, method: str) -> Recipe:
+        """The recipe with ``stage``, which is named after a ``method``, wherever the compressed
+        network itself trains, see :meth:`Stage.in_place_of`."""
+        stages = tuple(
+            stage.in_place_of(own) if own.mode == "straight_through" else own for own in self.stages
+        )
+        return self.model_copy(update={"name": f"{self.name}, {method}", "stages": stages})
 
     def imitating(self, distillation: Distillation) -> Recipe:
         """The recipe with this distillation in every stage."""

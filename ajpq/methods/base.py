@@ -62,6 +62,14 @@ class Method(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @property
+    def keeps_widths(self) -> bool:
+        """Do rows end with the levels of the widths that the policy gave them, or fewer?
+
+        They may be stored as wider codes. What is not so cannot train the finalists of a search.
+        """
+        return True
+
     layer_roles: ClassVar[tuple[str, ...]] = ()
     edge_roles: ClassVar[tuple[str, ...]] = ("step",)
 

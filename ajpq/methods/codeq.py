@@ -56,6 +56,11 @@ class CoDeQ(Method):
     layer_roles: ClassVar[tuple[str, ...]] = ("step", "dead_zone_logit", "width_logit")
 
     @property
+    def keeps_widths(self) -> bool:
+        """Not if they are learned."""
+        return self.max_bits is None
+
+    @property
     def groups(self) -> Mapping[str, Group]:
         """As of :class:`Method`."""
         trained = {"dead_zone_logit": self.dead_zone}

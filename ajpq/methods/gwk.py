@@ -71,6 +71,11 @@ class GWK(Method):
         "rate",
     )
 
+    @property
+    def keeps_widths(self) -> bool:
+        """No: one number of bits per weight is shared by all rows of less than 8 bits."""
+        return False
+
     def start(self, weight: Tensor, bits: Tensor, quantizer: Quantizer) -> dict[str, Tensor]:
         """As of :class:`Method`: plain k-means, because no gradient is known yet."""
         own = {"step": quantizer.fit(weight, self._stored(weight, bits))}

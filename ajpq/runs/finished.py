@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ajpq.compressed import CompressedWeights
+from ajpq.compressed import CompressedWeights, with_widths
 from ajpq.config import RunConfig, with_full_path
 from ajpq.graph.structure import Graph, layers
 from ajpq.policy import CompressionPolicy, load_policy
@@ -35,6 +35,11 @@ class FinishedRun:
     policy: CompressionPolicy
     weights: CompressedWeights
     stored: RunConfig
+
+    @property
+    def asked(self) -> CompressionPolicy:
+        """The policy that training began with, before its method chose other widths."""
+        return with_widths(self.policy, self.weights.asked)
 
 
 def load_finished(
@@ -81,8 +86,9 @@ def check_weights(weights: CompressedWeights, graph: Graph, state: Mapping[str, 
     _check_shapes("statistic", weights.buffers, {n: tuple(state[n].shape) for n in buffers})
     known = {name: channels[name] for name in weights.scales if name in channels}
     _check_shapes("steps of layer", weights.scales, known)
-    chosen = {name: channels[name] for name in weights.widths if name in channels}
-    _check_shapes("widths of layer", weights.widths, chosen)
+    for found in (weights.widths, weights.asked):
+        chosen = {name: channels[name] for name in found if name in channels}
+        _check_shapes("widths of layer", found, chosen)
     for edge in sorted(graph.code_edges - weights.ranges.keys()):  # older runs have no entries
         raise AjpqError(f"the run's weights lack the range of activations {edge!r}")
 

@@ -35,7 +35,7 @@ from hw_models.plain import clipped, parsed_yaml, read_json, read_text
 
 _MOST_THREADS = 4096
 _LATENT, _COMPRESSED, _RANGE = "latent.", "compressed.", "range."
-_SCALES, _WIDTHS = "scales.", "widths."
+_SCALES, _WIDTHS, _ASKED = "scales.", "widths.", "asked."
 
 
 def create_run(run_dir: Path, config: ProblemConfig) -> None:
@@ -160,6 +160,7 @@ def save_weights(path: Path, weights: CompressedWeights) -> None:
     }
     tensors |= {_SCALES + layer: scales for layer, scales in weights.scales.items()}
     tensors |= {_WIDTHS + layer: widths for layer, widths in weights.widths.items()}
+    tensors |= {_ASKED + layer: widths for layer, widths in weights.asked.items()}
     save_tensors(path, tensors)
 
 
@@ -178,7 +179,9 @@ def load_weights(path: Path) -> CompressedWeights:
         if not value.is_floating_point() or not torch.isfinite(value).all():
             raise AjpqError(f"weights {str(path)!r}: {clipped(name)} does not hold finite numbers")
     ranges = {edge: _range(path, edge, value) for edge, value in part(_RANGE).items()}
-    return CompressedWeights(part(_LATENT), part(_COMPRESSED), ranges, part(_SCALES), part(_WIDTHS))
+    return CompressedWeights(
+        part(_LATENT), part(_COMPRESSED), ranges, part(_SCALES), part(_WIDTHS), part(_ASKED)
+    )
 
 
 def _range(path: Path, edge: str, value: Tensor) -> ActivationRange:
