@@ -1,0 +1,84 @@
+"""Methods in a search: every channel is trained, and stored, at the width that it was given."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from ajpq.base import build_problem
+from ajpq.config import ProblemConfig, method_stage, shipped, width_keeping_methods
+from ajpq.finetune.recipe import Recipe, Stage
+from ajpq.methods import MethodSpec, make_method
+from ajpq.packed import load, save
+from ajpq.policy import WEIGHT_BITS
+from ajpq.problem import fine_tune, network_of, unshrunk_of
+from ajpq.reference import simulate
+
+BASE = Recipe(name="tiny", stages=(Stage(mode="float", steps=4, batch_size=64),))
+SHORT = {"epochs": None, "steps": 2, "warmup_steps": 0, "batch_size": 64}
+
+
+@pytest.fixture(scope="module")
+def problem():
+    config = ProblemConfig(target="size-only", criterion="l1", seed=3, base=BASE, search_images=20)
+    return build_problem(config)
+
+
+@pytest.fixture(scope="module")
+def mixed(problem):
+    """All widths in every layer, and narrow activations."""
+    policy = problem.uniform(8)
+    layers = {
+        name: layer.model_copy(
+            update={
+                "weight_bits": tuple(
+                    itertools.islice(itertools.cycle(WEIGHT_BITS), len(layer.weight_bits))
+                ),
+                "activation_bits": 4,
+            }
+        )
+        for name, layer in policy.layers.items()
+    }
+    return policy.model_copy(update={"layers": layers})
+
+
+def keeps(codes, weight, bits):
+    """Is a row what its width allows? A pruned one is zero, no other is."""
+    if bits in (0, 32):
+        return np.array_equal(codes, weight if bits else np.zeros_like(weight))
+    return 1 < len(np.unique(codes)) <= 2**bits - 1
+
+
+def survived(problem, policy, weights):
+    rows = (
+        keeps(codes, weight, bits)
+        for op in unshrunk_of(problem, policy, weights).layers
+        for codes, weight, bits in zip(
+            op.weights.codes,
+            weights.latent[f"{op.name}.weight"].numpy(),
+            policy.layers[op.name].weight_bits,
+            strict=True,
+        )
+    )
+    return all(rows)
+
+
+@pytest.mark.parametrize("name", shipped("methods"))
+def test_mixed_widths_survive_training_and_the_file(problem, mixed, name, tmp_path):
+    stage = method_stage(name).model_copy(update=SHORT)
+    weights = fine_tune(problem, mixed, Recipe(name="r", stages=(stage,)))
+    assert survived(problem, mixed, weights) == stage.keeps_widths
+    for layer, own in weights.asked.items():
+        assert tuple(own.tolist()) == mixed.layers[layer].weight_bits
+    network, images = network_of(problem, mixed, weights), problem.search_sample.images
+    save(network, tmp_path / "w.ajpq")
+    expected = simulate(unshrunk_of(problem, mixed, weights), images)
+    assert torch.equal(simulate(network, images), expected)
+    assert torch.equal(simulate(load(tmp_path / "w.ajpq"), images), expected)
+
+
+def test_learned_widths_are_not_given_ones():
+    assert make_method(MethodSpec(name="codeq")).keeps_widths
+    assert not make_method(MethodSpec(name="codeq", params={"max_bits": 8})).keeps_widths
+    assert set(width_keeping_methods()) >= {"lsq", "ewgs", "codeq", "straight_through", "psg"}
