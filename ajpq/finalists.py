@@ -24,7 +24,6 @@ from ajpq.entrants import (
 )
 from ajpq.evaluate import Images, Metrics, exact_costs, measured, top1
 from ajpq.executor import nothing
-from ajpq.finetune.recipe import Recipe
 from ajpq.pace import Plan, described, in_process, made_plan
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, float_logits, network_of
@@ -43,7 +42,7 @@ class Finalist:
     policy: CompressionPolicy
     metrics: Metrics
     weights: CompressedWeights
-    recipe: Recipe
+    keeps_full_precision: bool
     threads: int | None = None
 
 
@@ -143,4 +142,4 @@ def _measured(
             }
         )
     metrics = Metrics.model_validate(recorded["metrics"])
-    return Finalist(policy, metrics, weights, recipe, recorded.get("threads"))
+    return Finalist(policy, metrics, weights, recipe.keeps_full_precision, recorded.get("threads"))

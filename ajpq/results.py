@@ -44,7 +44,6 @@ def build_result(
             "found": layer_latencies(found, problem.target),
         },
         "policy": winner.policy.hash,
-        "methods": list(winner.recipe.methods),
         "target": problem.target.name,
         "seed": seed,
         "threads": winner.threads,
@@ -109,10 +108,10 @@ def test_answers(problem: Problem, found: Network, winner: Finalist) -> dict[str
     networks = {"baseline": float_network(problem.graph, problem.state), "found": prepare(found)}
     latent = winner.weights.latent
     trained = any(not torch.equal(value, latent[name]) for name, value in problem.state.items())
-    if winner.recipe.keeps_full_precision and trained:
+    if winner.keeps_full_precision and trained:
         networks["full_precision"] = float_network(problem.graph, latent)
     answers = top1_test(problem, networks)
-    if winner.recipe.keeps_full_precision and not trained:
+    if winner.keeps_full_precision and not trained:
         answers["full_precision"] = answers["baseline"]
     return answers
 

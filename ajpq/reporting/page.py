@@ -123,7 +123,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     facts = [
         ("target", run.result.get("target")),
         ("candidates", len(run.candidates) or len(run.points) or None),
-        ("trained by", ", ".join(map(str, run.result.get("methods") or [])) or None),
+        ("recipe", run.recipe),
         ("seed", run.result.get("seed")),
         ("took", duration(seconds) if seconds is not None else None),
         ("policy", run.policy.hash if run.policy else None),

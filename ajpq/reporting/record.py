@@ -32,6 +32,7 @@ class RunRecord:
     Attributes:
         result: ``result.json``; empty while the run goes on.
         candidates: the candidate lines of the journal, in order.
+        recipe: name of what trained the last finalists.
         config: text of ``config.yaml``.
         command: text of ``command.txt``.
     """
@@ -40,6 +41,7 @@ class RunRecord:
     result: Mapping[str, Any]
     points: tuple[Point, ...]
     candidates: tuple[Mapping[str, Any], ...]
+    recipe: str | None
     policy: CompressionPolicy | None
     config: str
     command: str
@@ -67,6 +69,7 @@ def read_run(run_dir: Path) -> RunRecord:
         result=load_sealed(run_dir)[0] if (run_dir / "result.json").exists() else {},
         points=_read_points(run_dir / "pareto.csv"),
         candidates=tuple(entry for entry in journal if entry.get("kind") == "candidate"),
+        recipe=next((str(line["recipe"]) for line in journal[::-1] if "recipe" in line), None),
         policy=load_policy(policy) if policy.exists() else None,
         config=_text(run_dir / "config.yaml"),
         command=_text(run_dir / "command.txt").strip(),
