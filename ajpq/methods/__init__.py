@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ajpq.methods.base import Group, Method, Own, Settled
 from ajpq.methods.ewgs import EWGS
+from ajpq.methods.gdrq import GDRQ
 from ajpq.methods.lsq import LSQ
+from ajpq.methods.ptq import PTQ
 from ajpq.methods.straight_through import StraightThrough
 from hw_models.errors import AjpqError, UnknownNameError
 from hw_models.plain import shown
@@ -19,6 +21,8 @@ METHODS: dict[str, type[Method]] = {
     "straight_through": StraightThrough,
     "lsq": LSQ,
     "ewgs": EWGS,
+    "ptq": PTQ,
+    "gdrq": GDRQ,
 }
 
 
