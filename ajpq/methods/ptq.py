@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, final
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -32,9 +33,9 @@ class PTQ(Method):
 
     From the paper's abstract are normalisation, pruning, projection, a refined straight-through
     estimator and weight decay against what that estimator neglects. Their formulas are
-    reconstructions: only the choice of ``t`` is passed straight through, ``a`` has its true
-    derivative, so that the gradient of ``w`` is ``g + (t / k) <g, t - w / a>``; it is exact along
-    ``w`` itself. The weight decay pulls weights to their projection: ``decay * (w - a * t)`` is
+    reconstructions: pruning and projection of the normalised row are passed straight through, its
+    length has its true derivative, so that the gradient of ``w`` is
+    ``g + w <g, a * t - w> / ||w||**2``; it is exact along ``w`` itself. The weight decay pulls weights to their projection: ``decay * (w - a * t)`` is
     added to the gradient. So are the schedule (Zhu and Gupta, arXiv 1710.01878, from the share of
     zeros of the best thresholds) and the row as the unit: a scale for each costs nothing, because
     rows have scales of their own as soon as BatchNorm is folded into them, and under BatchNorm
@@ -100,27 +101,35 @@ class PTQ(Method):
 
 def normalised(weight: Tensor) -> Tensor:
     """``[O, ...]`` rows of length 1; zeros stay."""
-    length = weight.flatten(1).norm(dim=1).clamp_min(torch.finfo(weight.dtype).tiny)
-    return weight / rows(length, weight)
+    return weight / rows(lengths(weight), weight)
+
+
+def lengths(weight: Tensor) -> Tensor:
+    """``[O]`` L2 norms, not quite zero."""
+    return weight.flatten(1).norm(dim=1).clamp_min(torch.finfo(weight.dtype).tiny)
 
 
 def best_thresholds(weight: Tensor) -> Tensor:
-    """``[O]`` the smallest normalised size that is kept where ``t`` is closest to a row.
+    """``[O]`` thresholds of normalised sizes with which ``t`` is closest to every row.
 
     With sizes in falling order, the cosine between ``w`` and ``t`` is
     ``(|w_1| + ... + |w_k|) / (||w|| sqrt(k))``; the best ``k`` makes it largest. No other ternary
-    vector comes closer, and weights of equal size are kept or pruned together.
+    vector comes closer, and weights of equal size are kept or pruned together. A threshold lies
+    halfway between the smallest size that is kept and the next one.
     """
     sizes = normalised(weight).abs().flatten(1).sort(1, descending=True).values
     counts = torch.arange(1, sizes.shape[1] + 1, device=weight.device)
     best = (sizes.cumsum(1) / counts.sqrt()).argmax(1, keepdim=True)
-    return sizes.gather(1, best).squeeze(1)
+    halfway = (sizes + F.pad(sizes, (0, 1))[:, 1:]) / 2
+    return halfway.gather(1, best).squeeze(1)
 
 
 def shared_threshold(weights: Iterable[Tensor], share: float) -> float:
     """The threshold of all rows together that leaves this share of their weights below it."""
     sizes = torch.cat([normalised(weight).abs().flatten() for weight in weights])
-    return float(sizes.kthvalue(min(int(share * len(sizes)) + 1, len(sizes))).values)
+    pruned = min(int(share * len(sizes)), len(sizes) - 1)
+    ends = [float(sizes.kthvalue(k).values) if k else 0.0 for k in (pruned, pruned + 1)]
+    return sum(ends) / 2
 
 
 def directions(weight: Tensor, thresholds: Tensor) -> Tensor:
@@ -130,11 +139,12 @@ def directions(weight: Tensor, thresholds: Tensor) -> Tensor:
 
 def projected(weight: Tensor, thresholds: Tensor) -> Tensor:
     """``a * t`` with the refined gradient of :class:`PTQ`."""
+    length = rows(lengths(weight), weight)
+    unit = weight / length
     t = directions(weight.detach(), thresholds)
     kept = t.abs().flatten(1).sum(1)
-    scales = (weight * t).flatten(1).sum(1) / kept.clamp_min(1)
-    size = rows(torch.where(kept > 0, scales, 1.0), weight)
-    return exact_codes(weight / size, t) * size
+    scales = (unit.detach() * t).flatten(1).sum(1) / kept.clamp_min(1)
+    return exact_codes(unit, rows(scales, weight) * t) * length
 
 
 class _Pulled(torch.autograd.Function):
