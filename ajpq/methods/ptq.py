@@ -29,17 +29,20 @@ class PTQ(Method):
     to itself a row keeps as many weights as bring ``t`` closest to it, see
     :func:`best_thresholds`; asked for a sparsity, all rows of the network share one threshold, so
     that long rows lose more weights than short ones. Thresholds are found anew at the start of
-    every epoch, and gradients reach pruned weights too, which may come back.
+    every epoch, and gradients reach pruned weights too, which may come back. Rows of more bits
+    are trained as by LSQ.
 
     From the paper's abstract are normalisation, pruning, projection, a refined straight-through
-    estimator and weight decay against what that estimator neglects. Their formulas are
-    reconstructions: pruning and projection of the normalised row are passed straight through, its
-    length has its true derivative, so that the gradient of ``w`` is
-    ``g + w <g, a * t - w> / ||w||**2``; it is exact along ``w`` itself. The weight decay pulls weights to their projection: ``decay * (w - a * t)`` is
-    added to the gradient. So are the schedule (Zhu and Gupta, arXiv 1710.01878, from the share of
-    zeros of the best thresholds) and the row as the unit: a scale for each costs nothing, because
-    rows have scales of their own as soon as BatchNorm is folded into them, and under BatchNorm
-    the length of a row means nothing. Rows of more bits are trained as by LSQ.
+    estimator, and weight decay against what that estimator neglects. Reconstructions:
+
+    - the estimator: pruning and projection of the normalised row are passed straight through, its
+      length has its true derivative. The gradient of ``w`` is ``g + w <g, a * t - w> / ||w||**2``,
+      which is exact along ``w`` itself.
+    - the decay: it pulls weights to their projection; ``decay * (w - a * t)`` joins the gradient.
+    - the schedule: sparsity grows along a cubic (Zhu and Gupta, arXiv 1710.01878), from the share
+      of zeros that the best thresholds make.
+    - the row as the unit: a scale for each costs no bytes, because rows have scales of their own
+      once BatchNorm is folded into them, and under BatchNorm the length of a row means nothing.
 
     Attributes:
         sparsity: share of zeros among the weights of all 2-bit rows; None: as many as is closest.
@@ -66,9 +69,10 @@ class PTQ(Method):
 
     def quantized(self, weight: Tensor, bits: Tensor, own: Own, quantizer: Quantizer) -> Tensor:
         """As of :class:`Method`."""
-        made: Tensor = _Pulled.apply(projected(weight, own["threshold"]), weight, self.decay)
-        wide = learned_step(weight, bits, own["step"], quantizer)
-        return torch.where(rows(bits == 2, weight), made, wide)
+        ternary = rows(bits == 2, weight)
+        made = projected(weight, own["threshold"])
+        pulled: Tensor = _Pulled.apply(made, weight, self.decay * ternary)
+        return torch.where(ternary, pulled, learned_step(weight, bits, own["step"], quantizer))
 
     def settled(self, weight: Tensor, bits: Tensor, own: Own, quantizer: Quantizer) -> Settled:
         """The projections themselves: no rounding would find them again."""
@@ -151,12 +155,11 @@ class _Pulled(torch.autograd.Function):
     """``made`` forward; backward the ``weight`` also gets the pull of a weight decay to it."""
 
     @staticmethod
-    def forward(ctx: Any, made: Tensor, weight: Tensor, decay: float) -> Tensor:
-        ctx.save_for_backward(weight - made)
-        ctx.decay = decay
+    def forward(ctx: Any, made: Tensor, weight: Tensor, decay: Tensor) -> Tensor:
+        ctx.save_for_backward(decay * (weight - made))
         return made.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gap,) = ctx.saved_tensors
-        return gradients[0], ctx.decay * gap, None
+        (pull,) = ctx.saved_tensors
+        return gradients[0], pull, None

@@ -12,6 +12,7 @@ from ajpq.base import build_problem
 from ajpq.config import ProblemConfig
 from ajpq.finetune.goal import Moment
 from ajpq.finetune.recipe import Recipe, Stage
+from ajpq.methods.lsq import LSQ
 from ajpq.methods.ptq import (
     PTQ,
     best_thresholds,
@@ -102,13 +103,29 @@ def test_gradients_are_those_of_the_written_rule(decay):
     bits = torch.full((4,), 2)
     own = own_of(weight.detach(), bits, 0.2)
     PTQ(decay=decay).quantized(weight, bits, own, QUANTIZER).backward(upstream)
-    for w, g, found in zip(weight.detach().double(), upstream, weight.grad, strict=True):
-        w, g = w.flatten().numpy(), g.double().flatten().numpy()
+    tensors = (weight, upstream, weight.grad)
+    flat = (tensor.detach().double().flatten(1).numpy() for tensor in tensors)
+    for w, g, found in zip(*flat, strict=True):
         t = np.sign(w) * (np.abs(w) / np.linalg.norm(w) >= 0.2)
         k = np.count_nonzero(t)
         a = w @ t / k
         expected = g + w * (g @ (a * t - w)) / (w @ w) + decay * (w - a * t)
-        np.testing.assert_allclose(found.flatten().numpy(), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_that_are_not_ternary_are_those_of_lsq():
+    generator = torch.Generator().manual_seed(4)
+    start, upstream = (torch.randn(5, 4, 3, 3, generator=generator) for _ in range(2))
+    bits, found = torch.tensor([8, 2, 0, 32, 3]), []
+    for method in (LSQ(), PTQ(decay=0.5)):
+        weight = start.clone().requires_grad_()
+        own = method.start(start, bits, QUANTIZER)
+        own["step"].requires_grad_()
+        made = method.quantized(weight, bits, own, QUANTIZER)
+        made.backward(upstream)
+        found.append([x[bits != 2] for x in (made.detach(), weight.grad, own["step"].grad)])
+    for theirs, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @settings(max_examples=10, deadline=None)
