@@ -7,15 +7,21 @@ what post-training toolkits plan mixed precision by.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agents.trials import Trials
 from ajpq.policy import LayerPolicy
 from envs.actions import KEEP_ALL, Knobs, channel_bits
 from envs.task import CompressionTask
+from hw_models.errors import AjpqError
 from hw_models.network import FLOAT_BITS
+from hw_models.plain import clipped
+
+FILE = "sensitivities.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +45,49 @@ class SensitivityTable:
     kl_pruned: np.ndarray
 
 
+class _Saved(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    widths: list[int]
+    kl: list[list[float]]
+    groups: list[int]
+    levels: list[float]
+    kl_pruned: list[list[float]]
+
+
+def save_sensitivities(folder: Path, table: SensitivityTable) -> None:
+    """Write ``sensitivities.json``: for another budget they need not be measured again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = _Saved(**{name: values.tolist() for name, values in asdict(table).items()})
+    (folder / FILE).write_text(saved.model_dump_json() + "\n")
+
+
+def load_sensitivities(folder: Path, task: CompressionTask) -> SensitivityTable | None:
+    """What :func:`save_sensitivities` wrote; None if nothing, or of other layers or widths.
+
+    Raises:
+        AjpqError: the file is damaged.
+    """
+    if not (folder / FILE).exists():
+        return None
+    try:
+        saved = _Saved.model_validate_json((folder / FILE).read_text())
+    except (ValidationError, UnicodeDecodeError) as error:
+        problem = str(error).splitlines()[0]
+        raise AjpqError(f"{folder / FILE} is damaged: {clipped(problem)}") from error
+    groups = _groups(task) if saved.levels else []
+    shapes = (np.shape(saved.kl), np.shape(saved.kl_pruned or np.zeros((0, len(saved.levels)))))
+    wanted = (len(task.layers), len(saved.widths)), (len(groups), len(saved.levels))
+    if shapes != wanted or (tuple(saved.widths), saved.groups) != (_widths(task), groups):
+        return None
+    return SensitivityTable(
+        widths=np.array(saved.widths, dtype=np.int64),
+        kl=np.array(saved.kl),
+        groups=np.array(groups, dtype=np.int64),
+        levels=np.array(saved.levels),
+        kl_pruned=np.array(saved.kl_pruned).reshape(wanted[1]),
+    )
+
+
 def measure_sensitivities(
     task: CompressionTask, trials: Trials, sparsity_levels: int = 4
 ) -> SensitivityTable:
@@ -52,14 +101,10 @@ def measure_sensitivities(
         SearchOver: candidates, images or time are used up.
     """
     knobs = task.knobs
-    widths = (knobs.fixed_bits,) if knobs.fixed_bits is not None else knobs.weight_bits
+    widths = _widths(task)
     count = sparsity_levels if knobs.max_sparsity > 0 else 0
     levels = knobs.max_sparsity * np.arange(1, count + 1) / max(count, 1)
-    groups = [
-        index
-        for index, name in enumerate(task.scores)
-        if task.leaders[index] == index and name not in task.unprunable and count
-    ]
+    groups = _groups(task) if count else []
     harm = _measured_once(lambda changes: trials.harm(task, changes))
     kl = [[harm(_narrowed(task, name, width)) for width in widths] for name in task.scores]
     pruned = [[harm(_pruned(task, group, level)) for level in levels] for group in groups]
@@ -70,6 +115,20 @@ def measure_sensitivities(
         levels=levels,
         kl_pruned=np.array(pruned).reshape(len(groups), count),
     )
+
+
+def _widths(task: CompressionTask) -> tuple[int, ...]:
+    fixed = task.knobs.fixed_bits
+    return task.knobs.weight_bits if fixed is None else (fixed,)
+
+
+def _groups(task: CompressionTask) -> list[int]:
+    """The layers that decide the sparsity of those whose channels live and die with theirs."""
+    return [
+        index
+        for index, name in enumerate(task.scores)
+        if task.leaders[index] == index and name not in task.unprunable
+    ]
 
 
 def sparsity_setting(knobs: Knobs, level: float) -> float:

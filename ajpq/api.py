@@ -21,12 +21,12 @@ from ajpq.evaluate import Metrics
 from ajpq.exporting import export, verify
 from ajpq.finalists import Finalist, run_finals
 from ajpq.judge import judge
-from ajpq.policy import CompressionPolicy, check_policy, uniform_policy
+from ajpq.policy import CompressionPolicy, check_policy
 from ajpq.problem import Problem
 from ajpq.progress import Progress, SilentProgress
 from ajpq.proposals import propose
 from ajpq.quantizers import make_quantizer
-from ajpq.replaying import replay, reprice, shrunk
+from ajpq.replaying import replay, reprice, shrunk, uniform
 from ajpq.reporting import write_report
 from ajpq.results import build_result
 from ajpq.runs.candidates import CandidateLog
@@ -180,7 +180,7 @@ def compress(
     """
     _check_folder(run_dir, config, resume)
     _check_widths(config)
-    return _given(config, run_dir, functools.partial(_uniform, config), progress)
+    return _given(config, run_dir, functools.partial(uniform, config), progress)
 
 
 def carry(
@@ -256,13 +256,6 @@ def _check_widths(config: CompressConfig) -> None:
     ):
         if bits is not None and bits not in known:
             raise AjpqError(f"target {target.name!r} has {what} widths {known}, got {bits}")
-
-
-def _uniform(config: CompressConfig, problem: Problem) -> CompressionPolicy:
-    policy = uniform_policy(
-        problem.channels, config.weight_bits, config.activation_bits, config.outer_bits
-    )
-    return policy.model_copy(update={"quantizer": problem.quantizer})
 
 
 def _check_folder(run_dir: Path, config: RunConfig, resume: bool) -> None:

@@ -127,14 +127,27 @@ def _check_fit(graph: Graph, pruned: Masks) -> None:
 def _network(job: _Job, grids: Mapping[str, Edge], available: frozenset[str]) -> Network:
     graph = job.graph
     operators = tuple(
-        _operator(job, fusion, tuple(e for e in fusion.node.inputs if e in available))
+        operator
         for fusion in graph.fusions
         if fusion.output in available
+        for operator in _operators(job, fusion, grids, available)
     )
     names = dict.fromkeys([graph.input, *(op.output for op in operators)])
-    edges = {name: _shrunk_edge(grids[name], job.kept[name]) for name in names}
+    sources = {op.output: op.inputs[0] for op in operators if op.kind == "requantize"}
+    edges = {name: _shrunk_edge(grids[name], job.kept[sources.get(name, name)]) for name in names}
     operators = tuple(_with_integer_rows(operator, edges) for operator in operators)
     return Network(graph.name, graph.input, graph.output, edges, operators)
+
+
+def _operators(
+    job: _Job, fusion: Fusion, grids: Mapping[str, Edge], available: frozenset[str]
+) -> list[Operator]:
+    """A fusion, behind the entry that its layer reads from, if it needs one."""
+    inputs = tuple(edge for edge in fusion.node.inputs if edge in available)
+    entry = job.graph.entries.get(fusion.node.name)
+    if entry is None or entry not in grids:
+        return [_operator(job, fusion, inputs)]
+    return [Operator(entry, "requantize", inputs, entry), _operator(job, fusion, (entry,))]
 
 
 def _with_integer_rows(operator: Operator, edges: Mapping[str, Edge]) -> Operator:

@@ -43,8 +43,8 @@ def main(
         checkpoint: trained weights (safetensors, or a .pt/.th state dict). Without it the network
             is trained first.
         target: device that must be able to store the widths, and that prices the result.
-        method: whose settings to use: lsq, ewgs, gdrq, ptq, psg, psg-weights, psg-channels, or a
-            YAML file; the options below override them.
+        method: whose settings to use: lsq, ewgs, gdrq, ptq, codeq, gwk, psg, another name from
+            configs/methods, or a YAML file; the options below override them.
         weight_bits: width of every kernel, 2 to 8 or 32.
         activation_bits: width of all activations, 2 to 8 or 32.
         outer_bits: width of the first and the last layer instead.

@@ -19,15 +19,16 @@ def main(
     latency_ratio: Bound = None,
     size_ratio: Bound = None,
     limit: Limits = (),
-    episodes: Annotated[int, option("N", "12")] = 12,
+    episodes: Annotated[int, option("N", "36")] = 36,
     run_dir: Annotated[Path | None, option("DIR", "")] = None,
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
     """Decode a policy for a budget that the search was not asked for.
 
     The agents of a run with --agent ajpq know its budgets and what was best for each. For a budget
-    in between they propose a few candidates more; the best are fine-tuned as there, the winner is
-    measured, and everything lands in a run folder of its own.
+    in between they propose a few dozen candidates more, beginning with what that run's front and
+    sensitivities suggest; the best are fine-tuned as there, the winner is measured, and everything
+    lands in a run folder of its own.
 
     Args:
         run: folder of a finished run with --agent ajpq.

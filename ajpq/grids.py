@@ -16,7 +16,8 @@ from ajpq.policy import CompressionPolicy
 from hw_models.network import FLOAT_BITS, Edge
 
 INPUT_BITS = 8
-_DEFAULT_BITS = 8  # for edges that only lead to the logits, or to a function that is looked up
+NARROW = range(2, 8)  # widths whose range is worth a search
+_LEAST_BITS = 8  # of what is added, averaged or looked up: only layers compute with fewer
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,24 @@ class ActivationRange:
     Attributes:
         maximum: the largest absolute real value that a code must represent.
         signed: whether negative values occur.
+        narrow: the same for codes of 2 to 7 bits, where that is known: beyond it they cut off
+            what is rare, so that their steps are finer.
     """
 
     maximum: float
     signed: bool
+    narrow: tuple[float, ...] = ()
+
+    def reach(self, bits: int) -> float:
+        """The largest absolute value that a code of this width represents; 1 if all are zero."""
+        known = self.narrow and bits in NARROW
+        return (self.narrow[bits - NARROW[0]] if known else self.maximum) or 1.0
+
+    def union(self, other: ActivationRange) -> ActivationRange:
+        """Of two edges on one grid."""
+        narrow = tuple(map(max, self.narrow, other.narrow))  # none if one does not know
+        maximum = max(self.maximum, other.maximum)
+        return ActivationRange(maximum, self.signed or other.signed, narrow)
 
 
 def edge_grids(
@@ -37,13 +52,20 @@ def edge_grids(
 ) -> dict[str, Edge]:
     """Width, sign and scale of every edge between the operators.
 
-    A layer's ``activation_bits`` is the width of the edge that it reads. An edge takes the largest
-    width that its readers want; an operator that is no layer wants the width of its own output.
-    Edges that share a grid are unified: largest width, signed if one is, largest maximum. Behind
-    a function that hardware looks up, steps are up to 2 % larger, see :mod:`ajpq.lookup`.
+    A layer's ``activation_bits`` is the width of the codes that it reads. An edge takes the largest
+    width that its readers want. An operator that only moves codes wants the width of its own
+    output, any other that is no layer at least 8 bits: residual streams hold 8 bits whatever
+    layers read. Edges that share a grid are unified: largest width, signed if one is, largest
+    maximum. Behind a function that hardware looks up, steps are up to 2 % larger, see
+    :mod:`ajpq.lookup`.
+
+    A layer that wants fewer bits than the edge in front of it holds reads ``graph.entries[layer]``
+    instead; entries that no layer needs are not in the result.
 
     Args:
-        ranges: covers ``quantized_edges(graph)``; a maximum of zero counts as one.
+        ranges: covers ``quantized_edges(graph)``; a maximum of zero counts as one. An entry that
+            is missing has the range of the edge that it is made from, as in runs before there
+            were entries.
 
     Returns:
         Edge name to :class:`Edge` with the shape before any channel is removed. The logits (and
@@ -53,13 +75,29 @@ def edge_grids(
     found: dict[int, ActivationRange] = {}
     for edge in graph.code_edges:
         number, own = graph.grid_sets[edge], ranges[edge]
-        other = found.get(number, own)
-        found[number] = ActivationRange(max(own.maximum, other.maximum), own.signed or other.signed)
+        found[number] = own.union(found.get(number, own))
     edges = {
         edge: _edge(edge, graph.shapes[edge], widths[number], found.get(number))
         for edge, number in graph.grid_sets.items()
     }
-    return _cleared(graph, edges)
+    edges = _cleared(graph, edges)
+    return edges | _entries(graph, policy, ranges, edges)
+
+
+def _entries(
+    graph: Graph,
+    policy: CompressionPolicy,
+    ranges: Mapping[str, ActivationRange],
+    edges: Mapping[str, Edge],
+) -> dict[str, Edge]:
+    found = {}
+    for layer in graph.layers:
+        entry, bits = graph.entries.get(layer.name), policy.layers[layer.name].activation_bits
+        source = edges[layer.node.inputs[0]]
+        if entry is not None and bits < source.bits:
+            own = ranges.get(entry, ranges[source.name])
+            found[entry] = _edge(entry, source.shape, bits, own)
+    return found
 
 
 def _cleared(graph: Graph, edges: dict[str, Edge]) -> dict[str, Edge]:
@@ -83,7 +121,7 @@ def _edge(name: str, shape: tuple[int, ...], bits: int, found: ActivationRange |
         return Edge(name, shape)
     top = Edge(name, shape, bits, found.signed).code_range[1]
     # the reference computes with this very float32
-    scale = float(np.float32((found.maximum or 1.0) / top))
+    scale = float(np.float32(found.reach(bits) / top))
     return Edge(name, shape, bits, found.signed, scale)
 
 
@@ -115,10 +153,8 @@ def _wish(
     number = graph.grid_sets[fusion.output]
     preserving = fusion.node.kind in GRID_PRESERVING
     if number == graph.grid_sets[graph.output]:
-        return FLOAT_BITS if preserving else _DEFAULT_BITS
-    if fusion.node.attributes.get("function") in FUNCTIONS:
-        return max(widths[number], _DEFAULT_BITS)
-    return widths[number]
+        return FLOAT_BITS if preserving else _LEAST_BITS
+    return widths[number] if preserving else max(widths[number], _LEAST_BITS)
 
 
 def fake_quantize(x: Tensor, bits: int, signed: bool, scale: float) -> Tensor:

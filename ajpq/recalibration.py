@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ajpq.apply import Quantize, apply_policy, kept_by_policy
-from ajpq.calibration import magnitude
+from ajpq.calibration import clips, magnitude
 from ajpq.compressed import State, batchnorm_buffers
 from ajpq.graph.execute import role_name
 from ajpq.graph.structure import EVERYTHING, GRID_PRESERVING, Graph, Node, nonnegative_edges
-from ajpq.grids import ActivationRange, quantize_edge
+from ajpq.grids import NARROW, ActivationRange, quantize_edge
 from ajpq.kernels import Kernels, fastest
 from ajpq.operators import applied, operator_module
 from ajpq.policy import CompressionPolicy
@@ -70,13 +70,17 @@ def recalibrate(
 
     def measure(edge: str, values: Tensor) -> None:
         if len(seen) < range_batches:
-            notes[edge] = magnitude(values, graph.domains.get(edge, EVERYTHING))
+            own, domain = network.edges[edge], graph.domains.get(edge, EVERYTHING)
+            narrow = own.bits in NARROW
+            notes[edge] = (
+                clips(values, [own.bits], own.signed)[0] if narrow else magnitude(values, domain)
+            )
 
     owners = {fusion.node.name: fusion.batchnorm or fusion.node for fusion in graph.fusions}
     steps, more, biases = [], {}, _biases_in_front(graph)
     for op in network.operators:
-        owner, normalise = owners[op.name], None
-        if owner.kind == "batchnorm":
+        owner, normalise = owners.get(op.name), None  # an entry has none
+        if owner is not None and owner.kind == "batchnorm":
             before = biases.get(owner.parameters["running_mean"], (None, 0))[0]
             own = _own_tensors(owner, op, tensors, kept[owner.output], before)
             normalise = _normalisation(owner, own, notes, frozen=batchnorm_batches == 0)

@@ -11,11 +11,11 @@ from torch import nn
 
 from ajpq.base import build_problem
 from ajpq.compressed import CompressedWeights, compressed_view, fit_scales, weight_bits
-from ajpq.config import ProblemConfig, ReplayConfig, load_recipe, validated
+from ajpq.config import CompressConfig, ProblemConfig, ReplayConfig, load_recipe, validated
 from ajpq.evaluate import Costs, exact_costs, measured
 from ajpq.executor import thread_count
 from ajpq.finalists import validation_images
-from ajpq.policy import CompressionPolicy, check_policy
+from ajpq.policy import CompressionPolicy, check_policy, uniform_policy
 from ajpq.problem import Problem, fine_tune, network_of
 from ajpq.progress import Progress, SilentProgress
 from ajpq.quantizers import make_quantizer
@@ -115,9 +115,20 @@ def problem_of(run: FinishedRun, progress: Progress | None = None) -> Problem:
 
 
 def _retrained(run: FinishedRun, problem: Problem, progress: Progress) -> CompressedWeights:
+    config, policy = run.config, run.policy
+    if isinstance(config, CompressConfig):  # its method may have chosen other widths
+        policy = uniform(config, problem)
     threads = run.result.get("threads") or torch.get_num_threads()
     with progress.phase("repeating the fine-tuning"), thread_count(threads):
-        return fine_tune(problem, run.policy, run.config.full_recipe, progress.watch("replay"))
+        return fine_tune(problem, policy, config.full_recipe, progress.watch("replay"))
+
+
+def uniform(config: CompressConfig, problem: Problem) -> CompressionPolicy:
+    """The policy that a compression without a search starts from."""
+    policy = uniform_policy(
+        problem.channels, config.weight_bits, config.activation_bits, config.outer_bits
+    )
+    return policy.model_copy(update={"quantizer": problem.quantizer})
 
 
 def _metrics(problem: Problem, network: Network) -> dict[str, Any]:

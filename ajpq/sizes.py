@@ -18,7 +18,7 @@ import torch
 from ajpq.apply import outline
 from ajpq.graph.channels import Masks
 from ajpq.graph.structure import Layer, layers
-from ajpq.packed import Frame, coded_bits, frame_of
+from ajpq.packed import Frame, frame_of, smallest_bits
 from ajpq.packed.codes import Group
 from ajpq.packed.layers import weighted
 from ajpq.packed.rows import class_counts, number_bits
@@ -96,7 +96,7 @@ def _bits(problem: Problem, asked: Sequence[_Asked]) -> list[float]:
     """Bits of the codes of every layer that is asked for; all are fitted together."""
     own = {layer.name: layer for layer in layers(problem.graph)}
     groups = [list(_groups(problem, own[name], *rest)) for name, *rest in asked]
-    bits = coded_bits(group for layer in groups for group in layer)
+    bits = smallest_bits(group for layer in groups for group in layer)
     ends = np.cumsum([0, *map(len, groups)]).tolist()
     return [float(bits[first:last].sum()) for first, last in pairwise(ends)]
 
@@ -161,7 +161,7 @@ def _outside(network: Network, rows: RowTable) -> _Outside:
         frame_of(network),
         tuple(op.name for op, _ in operators),
         {op.name: weights.bits.astype(np.uint8).tobytes() for op, weights in others},
-        float(coded_bits(groups).sum()),
+        float(smallest_bits(groups).sum()),
         class_counts(replace(network, operators=tuple(op for op, _ in others))),
         rows,
     )

@@ -16,8 +16,9 @@ stopped, and the table holds all rows that are finished.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ import tyro
 from ajpq import api, cli
 from ajpq.config import CompressConfig, load_compress_config, load_method, with_recipes
 from ajpq.finetune.recipe import Recipe
+from ajpq.graph.structure import layers
 from ajpq.problem import network_of
 from ajpq.progress import ConsoleProgress
 from ajpq.replaying import problem_of
@@ -35,7 +37,7 @@ from ajpq.runs.folder import check_resumable
 from benchmarks.harness import at_least, at_most, command_line, write_result
 from benchmarks.methods_figure import methods_figure
 from hw_models.errors import UnknownNameError
-from hw_models.network import Network, bops_sparse
+from hw_models.network import FLOAT_BITS, Network, Weights, bops_sparse
 
 NAME = "methods"
 QUICK_STEPS = 3
@@ -65,7 +67,10 @@ def both(bits: int) -> dict[str, int]:
 ROWS = (
     *(Row(name, f"W{b}A{b}", both(b)) for b in (4, 3, 2) for name in ("lsq", "ewgs", "gdrq")),
     Row("ptq", "ternary"),
+    *(Row(name, "W4A8") for name in ("codeq", "codeq-90", "codeq-mixed")),
     Row("psg", "W4", {"weight_bits": 4, "activation_bits": 32}),
+    *(Row("gwk", "below 1 bit", model=name) for name in ("resnet20", "resnet56")),
+    Row("gwk-channels", "below 1 bit", model="mobilenet_v2"),
 )
 
 
@@ -168,9 +173,8 @@ def line(row: Row, config: CompressConfig, run_dir: Path) -> dict[str, Any]:
     problem = problem_of(run)
     network = network_of(problem, run.policy, run.weights)
     base, found = run.result["baseline"], run.result["found"]
-    weights = sum(
-        w.numel() for n, w in problem.state.items() if n.endswith(".weight") and w.dim() > 1
-    )
+    names = [layer.node.parameters["weight"] for layer in layers(problem.graph)]
+    weights = sum(problem.state[name].numel() for name in names)
     return {
         "method": row.method,
         "network": config.model,
@@ -180,6 +184,7 @@ def line(row: Row, config: CompressConfig, run_dir: Path) -> dict[str, Any]:
         "times_smaller": round(base["packed_bytes"] / found["packed_bytes"], 2),
         **{f"bops_{key}_percent": percent(value, base) for key, value in found["bops"].items()},
         "bops_sparse_percent": percent(bops_sparse(network), base),
+        "bops_sparse_levels_percent": percent(bops_sparse(with_level_widths(network)), base),
         "top1_test": found["top1_test"],
         "top1_test_full_precision": found["top1_test_full_precision"],
         "baseline_top1_test": base["top1_test"],
@@ -193,6 +198,28 @@ def nonzero(network: Network) -> int:
     return sum(int(np.count_nonzero(op.weights.codes)) for op in network.layers if op.weights)
 
 
+def with_level_widths(network: Network) -> Network:
+    """Rows as wide as the numbers of their layer's levels, not as the codes that name them.
+
+    It differs where the levels of a method are not multiples of one step and lie on a finer grid:
+    what hardware would do that multiplies numbers of levels. That of a uniform grid is its own.
+    """
+    operators = tuple(
+        replace(op, weights=_level_widths(op.weights)) if op.weights else op
+        for op in network.operators
+    )
+    return replace(network, operators=operators)
+
+
+def _level_widths(weights: Weights) -> Weights:
+    levels = len(np.unique(np.abs(weights.codes[weights.bits < FLOAT_BITS])))
+    width = 1 + math.ceil(math.log2(max(levels, 2)))  # a sign, and zero is among the levels
+    return replace(
+        weights,
+        bits=np.where(weights.bits < FLOAT_BITS, np.minimum(weights.bits, width), weights.bits),
+    )
+
+
 def percent(value: int, base: Mapping[str, Any]) -> float:
     """Bit operations relative to the unpruned network at 32 bits."""
     return round(100 * value / base["bops"]["all"], 3)
@@ -202,10 +229,9 @@ def bars(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """What the methods have to reach on ResNet-20; what is not finished does not hold."""
     found = [row for row in rows if row["network"] == "resnet20"]
     widths = {"W4A4": 91.6, "W3A3": 91.2, "W2A2": 89.6}
-    by = {
-        name: [r for r in found if r["method"] == name] for name in ("codeq", "ptq", "gwk", "psg")
-    }
-    light = [row for row in by["codeq"] if row["bops_sparse_percent"] <= 5.0]
+    by = {name: [r for r in found if r["method"] == name] for name in ("ptq", "gwk", "psg")}
+    learned = [row for row in found if row["method"].split("-")[0] == "codeq"]
+    light = [row for row in learned if row["bops_sparse_percent"] <= 5.0]
     small = {"ptq": (40.0, 88.5), "gwk": (35.0, 89.8)}
     lost = [row["top1_test_full_precision"] - row["top1_test"] for row in by["psg"]]
     return {

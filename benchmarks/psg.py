@@ -1,7 +1,9 @@
 """Position-based scaled gradients against plain SGD and straight-through training.
 
-Every training starts from the same network and sees the same images in the same order for the same
-number of epochs. Afterwards its weights are quantized or pruned directly: no fine-tuning, no
+Every training starts from the same network and sees the same images in the same order. What is
+compared is trained for the same number of epochs: two where weights go to a grid, eight where they
+are to be pruned, because PSG moves weights away from zero slowly, and plain SGD gains nothing from
+more. Afterwards its weights are quantized or pruned directly: no fine-tuning, no
 correction. Activations stay real, as in the paper (arXiv 2005.11035); at 3 and 2 bits the first and
 the last layer have 8, as in its code. PSG has one training per grid and one per structure of
 sparsity: single weights, and whole channels inside the residual blocks. Channels are ranked by
@@ -12,8 +14,9 @@ an epoch: PSG its strength ``lambda_s`` for each aim, plain SGD and straight-thr
 their learning rate. Plain SGD and the sparse forms of PSG also choose whether weight decay is
 strong: what PSG holds still near zero, decay alone makes smaller. What decay takes grows with the
 steps, so the long training has as much less of it as it is longer, or up to half as much more,
-whichever serves every sparsity best on validation images. BatchNorm statistics are estimated anew
-after every training, in the mode that was trained. Then test images are looked at once.
+whichever of three serves every sparsity best on validation images. BatchNorm statistics are
+estimated anew after every training, in the mode that was trained. Then test images are looked at
+once.
 
     make bench NAME=psg
     python -m benchmarks.psg --data imagefolder:DIR
@@ -59,7 +62,7 @@ LAMBDAS: dict[str, tuple[float, ...]] = {
 LEARNING_RATES = (0.003, 0.01, 0.03)
 # The first for every method, the others where weights are to be pruned.
 DECAYS = (1e-4, 0.1)
-SHARES_OF_DECAY = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
+SHARES_OF_DECAY = (1.0, 1.25, 1.5)
 SWEEP_STEPS = 176
 
 Setting = tuple[float, float]
@@ -70,6 +73,7 @@ def main(
     data: str = "cifar10",
     checkpoint: Path = Path("zoo/base/resnet20.safetensors"),
     epochs: int = 2,
+    sparse_epochs: int = 8,
     seed: int = 0,
     run_dir: Path | None = None,
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
@@ -79,7 +83,8 @@ def main(
     Args:
         data: cifar10, or imagefolder:DIR with the same images.
         checkpoint: a network of zoo/base, where every training starts.
-        epochs: length of every training.
+        epochs: length of every training towards a grid, and of what it is compared with.
+        sparse_epochs: length of every training for sparsity, likewise.
         seed: of the order of the images.
         run_dir: finished trainings; default runs/psg.
         quick: a few steps instead of epochs, and validation images instead of test images.
@@ -87,26 +92,29 @@ def main(
     problem = zoo_problem(checkpoint, data)
     folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
     lab = Lab(problem, folder, seed)
-    whole, short = (
-        (_plain(steps=5),) * 2 if quick else (_plain(epochs=epochs), _plain(steps=SWEEP_STEPS))
+    whole, sparse, short = (
+        (_plain(steps=5),) * 3
+        if quick
+        else (_plain(epochs=epochs), _plain(epochs=sparse_epochs), _plain(steps=SWEEP_STEPS))
     )
-    images = len(problem.split.train)
-    longer = whole.total_steps(images) / short.total_steps(images)
-    chosen = {
-        method: (value, for_length(decay, longer))
-        for method, (value, decay) in choices(lab, short).items()
-    }
-    chosen |= {f"psg-{aim}": settled(lab, whole, chosen, aim) for aim in FORMS}
+    chosen = at_length(lab, choices(lab, short), short, whole, sparse)
+    chosen |= {f"psg-{aim}": settled(lab, sparse, chosen, aim) for aim in FORMS}
     states = {
         training.name: state
-        for training in trainings(whole, chosen)
+        for training in trainings(whole, sparse, chosen)
         if (state := trained(lab, training)) is not None
     }
     rows = table(measured(lab, states, quick), chosen)
     path = write_result(
         NAME,
         command=command_line(
-            NAME, quick, data=data, checkpoint=str(checkpoint), epochs=epochs, seed=seed
+            NAME,
+            quick,
+            data=data,
+            checkpoint=str(checkpoint),
+            epochs=epochs,
+            sparse_epochs=sparse_epochs,
+            seed=seed,
         ),
         seed=seed,
         rows=rows,
@@ -143,13 +151,18 @@ def with_decay(stage: Stage, decay: float) -> Stage:
     return stage.model_copy(update={"weight_decay": decay})
 
 
-def trainings(plain: Stage, chosen: Mapping[str, Setting]) -> list[Training]:
+def plain_sgd(plain: Stage, chosen: Mapping[str, Setting], name: str) -> Training:
+    """What PSG is compared with: ``sgd`` for the grids, ``sgd-sparse`` for sparsity."""
+    rate, decay = chosen[name]
+    return Training(name, with_decay(with_rate(plain, "float", rate), decay))
+
+
+def trainings(plain: Stage, sparse: Stage, chosen: Mapping[str, Setting]) -> list[Training]:
     """Everything that is compared; ``chosen`` are the outcomes of :func:`choices`."""
-    rate, decay = chosen["sgd"]
-    found = [Training("sgd", with_decay(with_rate(plain, "float", rate), decay))]
+    found = [plain_sgd(plain, chosen, "sgd"), plain_sgd(sparse, chosen, "sgd-sparse")]
     for aim in FORMS:
         strength, decay = chosen[f"psg-{aim}"]
-        stage = with_decay(with_strength(plain, aim, strength), decay)
+        stage = with_decay(with_strength(sparse, aim, strength), decay)
         found.append(Training(f"psg-{aim}", stage))
     for bits in WIDTHS:
         psg = with_strength(plain, str(bits), chosen[f"psg-{bits}"][0])
@@ -161,24 +174,38 @@ def trainings(plain: Stage, chosen: Mapping[str, Setting]) -> list[Training]:
     return found
 
 
+def at_length(
+    lab: Lab, found: Mapping[str, Setting], short: Stage, whole: Stage, sparse: Stage
+) -> dict[str, Setting]:
+    """What was chosen in ``short`` trainings, for the long ones; plain SGD has one of each."""
+    images = len(lab.problem.split.train)
+    methods = {**dict.fromkeys(found, whole), **{f"psg-{aim}": sparse for aim in FORMS}}
+    stages = {**methods, "sgd-sparse": sparse}
+    chosen = {}
+    for name, stage in stages.items():
+        value, decay = found[name.removesuffix("-sparse")]
+        longer = stage.total_steps(images) / short.total_steps(images)
+        chosen[name] = (value, for_length(decay, longer))
+    return chosen
+
+
 def for_length(decay: float, longer: float) -> float:
     """A strong decay in a training so many times longer: it takes as much from the weights."""
     return decay if decay == DECAYS[0] else decay / longer
 
 
-def settled(lab: Lab, plain: Stage, chosen: Mapping[str, Setting], aim: str) -> Setting:
+def settled(lab: Lab, sparse: Stage, chosen: Mapping[str, Setting], aim: str) -> Setting:
     """The setting of a sparse form with as much of a strong decay as serves every sparsity best.
 
-    Of six long trainings the one whose least advantage over plain SGD on validation images, at
+    Of three long trainings the one whose least advantage over plain SGD on validation images, at
     the sparsity where it is least, is the largest.
     """
     strength, decay = chosen[f"psg-{aim}"]
     if decay == DECAYS[0]:
         return strength, decay
-    rate, weak = chosen["sgd"]
-    sgd = trained(lab, Training("sgd", with_decay(with_rate(plain, "float", rate), weak)))
+    sgd = trained(lab, plain_sgd(sparse, chosen, "sgd-sparse"))
     stages = {
-        factor * decay: with_decay(with_strength(plain, aim, strength), factor * decay)
+        factor * decay: with_decay(with_strength(sparse, aim, strength), factor * decay)
         for factor in SHARES_OF_DECAY
     }
     states = {own: trained(lab, Training(f"psg-{aim}", stage)) for own, stage in stages.items()}
@@ -299,8 +326,10 @@ def by_the_better_criterion(
 
 def belongs(training: str, setting: str) -> bool:
     """Is a training measured at a setting? Straight-through has no full precision to speak of."""
-    if training in ("checkpoint", "sgd"):
+    if training == "checkpoint" or (training.startswith("sgd") and setting == FULL):
         return True
+    if training.startswith("sgd"):
+        return setting.startswith(tuple(FORMS)) == training.endswith("sparse")
     aim = training.removeprefix("psg-").removeprefix("straight-through-")
     if setting == FULL:
         return training.startswith("psg-")
@@ -313,30 +342,32 @@ def table(answers: Mapping[str, float], chosen: Mapping[str, Setting]) -> list[d
     for bits in WIDTHS:
         for granularity in GRANULARITIES:
             key = f"{bits}-{granularity}"
-            row = _row(answers, f"{bits} bit per {granularity}", key, f"psg-{key}")
+            row = _row(answers, f"{bits} bit per {granularity}", key, f"psg-{key}", "sgd")
             row["lambda_s"] = chosen[f"psg-{bits}"][0]
             row["straight_through"] = answers.get(f"straight-through-{key}/{key}", math.nan)
             rows.append(row)
     for structure in FORMS:
         for share in SPARSITIES:
             label = f"{share:.0%} of the {structure} pruned"
-            row = _row(answers, label, f"{structure}-{share}", f"psg-{structure}")
+            row = _row(answers, label, f"{structure}-{share}", f"psg-{structure}", "sgd-sparse")
             row["lambda_s"], row["weight_decay"] = chosen[f"psg-{structure}"]
             rows.append(row)
     return rows
 
 
-def _row(answers: Mapping[str, float], label: str, setting: str, psg: str) -> dict[str, Any]:
+def _row(
+    answers: Mapping[str, float], label: str, setting: str, psg: str, sgd: str
+) -> dict[str, Any]:
     def answer(training: str, at: str) -> float:
         return answers.get(f"{training}/{at}", math.nan)
 
     return {
         "setting": label,
         "checkpoint": answer("checkpoint", setting),
-        "sgd": answer("sgd", setting),
+        "sgd": answer(sgd, setting),
         "psg": answer(psg, setting),
         "checkpoint_full": answer("checkpoint", FULL),
-        "sgd_full": answer("sgd", FULL),
+        "sgd_full": answer(sgd, FULL),
         "psg_full": answer(psg, FULL),
     }
 

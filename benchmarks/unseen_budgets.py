@@ -1,9 +1,9 @@
 """One agent for every budget: what it proposes for budgets that it has not seen.
 
 ResNet-20 of zoo/base on edge-npu and the budgets of :mod:`benchmarks.search_quality`. One search
-with two controllers learns three budgets; for two in between its agents propose a dozen candidates
-each (as ``python -m ajpq.decode`` does). Beside them a search dedicated to such a budget alone, at
-the cost of a hundred plain candidates, its third of what the first one cost for three. No
+with two controllers learns three budgets; for two in between its agents propose three dozen
+candidates each (as ``python -m ajpq.decode`` does). Beside them a search dedicated to such a budget
+alone, at the cost of a hundred plain candidates, its third of what the first one cost for three. No
 fine-tuning; the best of each are measured by the exact reference on the whole validation split.
 
     make bench NAME=unseen_budgets
@@ -30,7 +30,7 @@ from benchmarks.search_quality import OURS, SEEDS, config_of
 
 NAME = "unseen_budgets"
 TARGET = "edge-npu"
-LEARNED, DECODED, DEDICATED = 300, 12, 100
+LEARNED, DECODED, DEDICATED = 300, 36, 100
 
 
 def main(

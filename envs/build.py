@@ -189,9 +189,8 @@ def sparsity_leaders(problem: Problem) -> tuple[int, ...]:
 def readers_together(problem: Problem) -> tuple[int, ...]:
     """For each layer the index of the first that reads the same stream.
 
-    What no layer makes, such as a sum, wants inputs of the width of its output: the width of a
-    residual stream falls with that of its last readers first. All readers of one stream share a
-    ladder, which is coarser than it could be but never asks for a width that changes nothing.
+    All readers of one stream share a ladder of widths: coarser than it could be, for every layer
+    may read a width of its own, but there are fewer rungs to measure.
     """
     graph = problem.graph
     edges = [graph.input, *(fusion.output for fusion in graph.fusions)]

@@ -15,6 +15,8 @@ operator kind           attributes (shapes without the batch dimension)
                         weights ``[C, 1, 1, 1]``; not counted as MACs
 ``activation``          ``function``: ``relu``, ``relu6``, ``hardswish``, ``hardsigmoid``,
                         ``sigmoid`` or ``silu``
+``requantize``          the same values on the grid of the output: what a layer reads that wants
+                        fewer bits than its neighbours
 ``add``, ``mul``        two inputs; ``mul`` broadcasts a second input of shape
                         ``(C, 1, 1)`` or ``(C,)`` over space
 ``concat``              along channels, any number of inputs
@@ -43,6 +45,7 @@ KINDS = frozenset(
         "linear",
         "affine",
         "activation",
+        "requantize",
         "add",
         "mul",
         "concat",

@@ -19,6 +19,7 @@ _CHANNELWISE = frozenset(
     [
         "affine",
         "activation",
+        "requantize",
         "add",
         "mul",
         "subsample",

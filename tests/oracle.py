@@ -61,6 +61,8 @@ def run(op: Operator, x: list[np.ndarray], sources: list[Edge], out: Edge) -> np
         return requantize(activate(real, op.activation), out)
     if op.kind == "activation":
         return requantize(activate(x[0].astype(F32) * scales[0], a["function"]), out)
+    if op.kind == "requantize":
+        return requantize(x[0].astype(F32) * scales[0], out)
     if op.kind in ("add", "mul"):
         left, right = (v.astype(F32) * s for v, s in zip(x, scales, strict=True))
         if right.ndim < left.ndim:

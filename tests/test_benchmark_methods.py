@@ -28,6 +28,17 @@ def test_bit_operations_of_nonzero_weights_by_hand():
     assert bops_sparse(network([0, 0, 0, 1], [2, 3])) == 9 * 4 * 3
 
 
+def test_levels_are_counted_not_the_codes_that_name_them():
+    three = network([-90, 0, 127, 90], [8, 8])  # 0 and two magnitudes: 3 bits
+    found = methods.with_level_widths(three)
+    assert bops_sparse(found) == 9 * 4 * 3 * 3
+    assert bops_sparse(three) == 9 * 4 * 3 * 8
+    uniform = network([-3, 2, 1, 0], [3, 3])
+    assert bops_sparse(methods.with_level_widths(uniform)) == bops_sparse(uniform)
+    pruned = network([0, 0, 127, 127], [0, 8])
+    assert bops_sparse(methods.with_level_widths(pruned)) == 9 * 4 * 2 * 2
+
+
 def row(method, bits, top1, **more):
     values = {"bops_sparse_percent": 10.0, "times_smaller": 8.0, "top1_test_full_precision": None}
     base = {"network": "resnet20", "baseline_top1_test": 91.73}

@@ -53,6 +53,11 @@ def test_the_weakest_channels_go_with_their_offsets(net):
 
 def test_each_training_is_measured_where_it_was_made_for():
     assert psg.belongs("sgd", "4-channel")
+    assert not psg.belongs("sgd", "channels-0.3")
+    assert psg.belongs("sgd-sparse", "channels-0.3-l1")
+    assert psg.belongs("sgd-sparse", "weights-0.3")
+    assert not psg.belongs("sgd-sparse", "8-tensor")
+    assert psg.belongs("sgd-sparse", "full precision")
     assert psg.belongs("psg-4-channel", "4-channel")
     assert psg.belongs("psg-4-channel", "full precision")
     assert not psg.belongs("psg-4-channel", "4-tensor")

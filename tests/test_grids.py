@@ -6,7 +6,7 @@ from ajpq.graph.structure import layers, quantized_edges
 from ajpq.grids import ActivationRange, edge_grids, fake_quantize, quantize_edge
 from ajpq.policy import CompressionPolicy, LayerPolicy
 from hw_models.network import Edge
-from tests.modules import traced
+from tests.modules import NETWORKS, traced
 
 
 def policy(graph, widths, default=8):
@@ -27,19 +27,63 @@ def grids(name, widths, default=8, maxima=None):
     return graph, edge_grids(graph, policy(graph, widths, default), ranges | (maxima or {}))
 
 
-def test_an_edge_takes_the_widest_wish_of_its_readers():
+def test_a_layer_reads_fewer_bits_than_the_residual_stream_beside_it_holds():
     graph, found = grids("option_a", {"layer1.conv1": 3, "layer2.0.conv1": 5}, default=4)
     stem = layers(graph)[0].activation.output
-    # the stem is read by layer1.conv1 (3 bits) and by the addition, whose output is read at 5 bits
-    assert found[stem].bits == 5
-    assert found[layers(graph)[1].activation.output].bits == 4
+    assert found[stem].bits == 8  # the addition reads it too
+    assert found["layer1.conv1.entry"].bits == 3
+    assert found["layer1.conv1.entry"].shape == found[stem].shape
+    assert found["layer2.0.conv1.entry"].bits == 5
+    sums = [node.output for node in graph.nodes if node.kind == "add"]
+    assert {found[edge].bits for node in graph.nodes if node.output in sums for edge in node.inputs
+            } == {8}  # fmt: skip
+    assert found[layers(graph)[1].activation.output].bits == 4  # one layer reads it and no one else
+    assert "layer1.conv2" not in graph.entries
     assert found["input"].bits == 8
     assert found[graph.output].bits == 32
 
 
+def test_layers_alone_on_an_edge_share_the_widest_of_their_widths():
+    graph, found = grids("grouped", {"reduce.0": 3, "shortcut.0": 5})
+    source = next(layer.node.inputs[0] for layer in layers(graph) if layer.name == "shortcut.0")
+    assert found[source].bits == 5
+    assert found["reduce.0.entry"].bits == 3
+    assert "shortcut.0.entry" not in found
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("bits", [8, 32])
+def test_no_entry_where_all_layers_want_what_all_edges_hold(name, bits):
+    graph, found = grids(name, {}, default=bits)
+    assert graph.entries.keys() <= {layer.name for layer in layers(graph)}
+    assert not set(graph.entries.values()) & found.keys()
+
+
+def test_what_moves_codes_between_layers_holds_no_more_than_its_reader_wants():
+    graph, found = grids("functional", {}, default=3)
+    pad = next(node for node in graph.nodes if node.kind == "pad")
+    assert found[pad.output].bits == 8  # on one grid with the stream that is added
+    assert found[graph.entries["second"]].bits == 3
+    graph, found = grids("concat_grouped", {}, default=3)
+    concat = next(node for node in graph.nodes if node.kind == "concat")
+    assert {found[edge].bits for edge in (*concat.inputs, concat.output)} == {3}
+
+
+def test_an_entry_without_a_range_has_that_of_the_edge_it_is_made_from():
+    graph, _ = traced("option_a")
+    stem = layers(graph)[0].activation.output
+    ranges = {edge: ActivationRange(2.0, False) for edge in quantized_edges(graph)}
+    del ranges["layer1.conv1.entry"]
+    ranges[stem] = ActivationRange(6.0, False)
+    found = edge_grids(graph, policy(graph, {}, 2), ranges)
+    assert found["layer1.conv1.entry"].scale == 2.0
+    assert found["layer2.0.conv1.entry"].scale == float(np.float32(2 / 3))
+
+
 def test_a_function_that_hardware_looks_up_reads_codes_of_8_bits():
     graph, found = grids("depthwise", {}, default=4)
-    function = next(n for n in graph.nodes if n.attributes.get("function") == "hardswish")
+    functions = [n for n in graph.nodes if n.attributes.get("function") == "hardswish"]
+    function = functions[1]  # the stem's is added to
     assert found[function.inputs[0]].bits == 8
     assert found[function.output].bits == 4
     clipped = next(n for n in graph.nodes if n.attributes.get("function") == "relu6")

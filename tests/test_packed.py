@@ -20,6 +20,7 @@ CONV = {"stride": (1, 2), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
 WINDOW = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "ceil_mode": True}
 PLAIN = (
     ("activation", {"function": "silu"}, ("image",), (3, 8, 8)),
+    ("requantize", {}, ("image",), (3, 8, 8)),
     ("add", {}, ("image", "activation"), (3, 8, 8)),
     ("concat", {}, ("image", "add", "image"), (9, 8, 8)),
     ("select", {"index": (-1, 2, 0, -1)}, ("image",), (4, 8, 8)),

@@ -69,6 +69,8 @@ def test_fake_quantized_execution_is_close(name):
         return codes * steps[layer].view(shape) * (rows[layer] > 0).view(shape)
 
     def edge(key, values):
+        if key not in grids:  # an entry that no layer needs
+            return values
         grid = grids[key]
         return fake_quantize(values, grid.bits, grid.signed, grid.scale)
 

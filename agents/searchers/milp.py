@@ -104,6 +104,11 @@ def milp(setup: Setup) -> None:
     """Ask about the solution for each budget, then about those of slightly moved bounds."""
     options = hyperparameters(setup, Milp)
     table = measure_sensitivities(setup.tasks[0], setup.trials, options.sparsity_levels)
+    planned(setup, options, table)
+
+
+def planned(setup: Setup, options: Milp, table: SensitivityTable) -> None:
+    """:func:`milp` with divergences that are known already."""
     each_in_turn(setup, functools.partial(_search, options, table))
 
 

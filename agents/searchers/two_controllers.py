@@ -24,9 +24,15 @@ from agents.config import AgentConfig
 from agents.experience import Tried, best_of, remember, settings_of
 from agents.front import Point, load_front, save_front, starts
 from agents.neighbourhood import centred, shorter, unknown
-from agents.searchers.milp import milp
+from agents.searchers.milp import Milp, planned
 from agents.searchers.reinforcement import asking_through
 from agents.searchers.setup import Hyperparameters, Setup, hyperparameters
+from agents.sensitivity import (
+    SensitivityTable,
+    load_sensitivities,
+    measure_sensitivities,
+    save_sensitivities,
+)
 from agents.training import build_agent, train_agent
 from agents.trials import SearchOver, Trials
 from agents.warm_start import prior_pruned, table_settings
@@ -105,12 +111,13 @@ def two_controllers(setup: Setup) -> None:
     with contextlib.suppress(SearchOver):
         if setup.origin is not None:
             continue_from(search, load_front(setup.origin))
-        if not search.tried:
-            warm_start(search, settings.pruning)
-            if settings.floor:
-                search.tried += integer_program(setup, settings.floor)
-            if settings.pruning:
-                polish(search)
+        known = known_sensitivities(setup)
+        new = not search.tried
+        warm_start(search, settings.pruning)
+        if settings.floor and (new or known is not None):
+            search.tried += integer_program(setup, settings.floor, known)
+        if settings.pruning:
+            polish(search)
     warm = len(search.tried)
     agents = _agents(setup, settings, search)
     if setup.origin is not None:
@@ -174,8 +181,19 @@ def _ask(search: _Search, task: CompressionTask, settings: np.ndarray) -> None:
     search.tried.append(Tried(settings, task.shares or (), metrics, policy.hash))
 
 
-def integer_program(setup: Setup, solutions: int) -> list[Tried]:
-    """``solutions`` of ``milp`` for each budget, as settings, with half of the trials at most."""
+def known_sensitivities(setup: Setup) -> SensitivityTable | None:
+    """What the origin has measured, if that is of these layers and widths."""
+    return None if setup.origin is None else load_sensitivities(setup.origin, setup.tasks[0])
+
+
+def integer_program(
+    setup: Setup, solutions: int, known: SensitivityTable | None = None
+) -> list[Tried]:
+    """``solutions`` of ``milp`` for each budget, as settings, with half of the trials at most.
+
+    Args:
+        known: the divergences to plan by; measured and paid for if None.
+    """
     part, found = setup.trials.part(0.5), list[Tried]()
 
     def judge(task: CompressionTask, policy: CompressionPolicy) -> Metrics:
@@ -183,12 +201,12 @@ def integer_program(setup: Setup, solutions: int) -> list[Tried]:
         found.append(Tried(settings_of(own, policy), own.shares or (), metrics, policy.hash))
         return metrics
 
-    options = {"perturbations": solutions - 1}
-    config = AgentConfig(algorithm="milp", hyperparameters=options)
+    options, first = Milp(perturbations=solutions - 1), setup.tasks[0]
     with contextlib.suppress(SearchOver):
-        milp(
-            dataclasses.replace(setup, trials=dataclasses.replace(part, judge=judge), config=config)
-        )
+        table = known or measure_sensitivities(first, part, options.sparsity_levels)
+        save_sensitivities(setup.folder / "agent", table)
+        asking = dataclasses.replace(setup, trials=dataclasses.replace(part, judge=judge))
+        planned(asking, options, table)
     return found
 
 

@@ -51,7 +51,9 @@ class Quantized:
 
     def view(self, state: State) -> dict[str, Tensor]:
         """``state`` with quantized weights, and pruned channels zero."""
-        return with_weights(self.graph, state, self.goal.bits, self.weights(state))
+        weights, bits = self.weights(state), self.goal.bits
+        living = {name: self.method.living(bits[name], made) for name, made in weights.items()}
+        return with_weights(self.graph, state, living, weights)
 
     def hook(self, state: State) -> Hook:
         """The ``edge`` hook of :func:`ajpq.graph.execute.execute`."""

@@ -26,8 +26,7 @@ class Distillation(_Frozen):
 
 
 SELF_DISTILLATION = Distillation(weight=1.0, temperature=4.0)
-"""Imitate the network that the compression starts from, and nothing else (SQAKD, Zhao and Zhao,
-arXiv 2305.11147)."""
+"""Imitate the network that the compression starts from, and nothing else (SQAKD, AISTATS 2024)."""
 
 
 class PSGSettings(_Frozen):

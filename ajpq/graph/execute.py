@@ -81,7 +81,9 @@ def execute(
         inputs = [values[name] for name in node.inputs]
         if node.kind in LAYER_KINDS:
             rows = weight(node.name, tensors[node.parameters["weight"]])
-            result = _layer(node, inputs[0], rows, tensors)
+            entry = graph.entries.get(node.name)
+            x = inputs[0] if entry is None else edge(entry, inputs[0])
+            result = _layer(node, x, rows, tensors)
         elif node.kind == "batchnorm":
             result = batchnorm(node, inputs[0], tensors)
         else:

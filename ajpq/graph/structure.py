@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -144,6 +145,28 @@ class Graph:
         return dict(zip(edges, components(len(edges), pairs).tolist(), strict=True))
 
     @cached_property
+    def entries(self) -> Mapping[str, str]:
+        """Layer name -> an edge of its own, for layers that others may want more bits beside.
+
+        On it the layer may read fewer bits than the edge in front of it holds. A layer that is
+        alone in reading what lies on a grid needs none; the image and the logits stay as they are.
+        """
+        sets = self.grid_sets
+        readers = Counter(
+            number
+            for fusion in self.fusions
+            if fusion.node.kind not in GRID_PRESERVING
+            for number in {sets[edge] for edge in fusion.node.inputs}
+        )
+        numbers = {layer.name: sets[layer.node.inputs[0]] for layer in self.layers}
+        ends = (sets[self.input], sets[self.output])
+        return {
+            name: f"{name}.entry"
+            for name, number in numbers.items()
+            if readers[number] > 1 and number not in ends
+        }
+
+    @cached_property
     def domains(self) -> Mapping[str, tuple[float, float]]:
         """Edges that one activation alone reads -> the least and the largest value it needs."""
         return {
@@ -156,7 +179,7 @@ class Graph:
 
     @cached_property
     def code_edges(self) -> frozenset[str]:
-        """The edges of :func:`quantized_edges` as a set."""
+        """The edges of :func:`quantized_edges` without the entries, as a set."""
         real = self.grid_sets[self.output]
         return frozenset(edge for edge, number in self.grid_sets.items() if number != real)
 
@@ -191,12 +214,13 @@ def layers(graph: Graph) -> tuple[Layer, ...]:
 
 
 def quantized_edges(graph: Graph) -> tuple[str, ...]:
-    """The edges that carry codes, the input first.
+    """The edges that carry codes, the input first and the entries of layers last.
 
     Left out are the edges inside a fusion, the logits, and what shares their grid (the pooled
     logits in front of a final flatten).
     """
-    return tuple(edge for edge in graph.grid_sets if edge in graph.code_edges)
+    between = [edge for edge in graph.grid_sets if edge in graph.code_edges]
+    return (*between, *graph.entries.values())
 
 
 def nonnegative_edges(graph: Graph) -> frozenset[str]:
@@ -208,7 +232,13 @@ def nonnegative_edges(graph: Graph) -> frozenset[str]:
     for fusion in graph.fusions:
         nonnegative[fusion.output] = _is_nonnegative(fusion, nonnegative)
     signed = {graph.grid_sets[edge] for edge, positive in nonnegative.items() if not positive}
-    return frozenset(e for e in graph.code_edges if graph.grid_sets[e] not in signed)
+    unsigned = {e for e in graph.code_edges if graph.grid_sets[e] not in signed}
+    entries = {
+        graph.entries[layer.name]
+        for layer in layers(graph)
+        if layer.name in graph.entries and layer.node.inputs[0] in unsigned
+    }
+    return frozenset(unsigned | entries)
 
 
 def _is_nonnegative(fusion: Fusion, known: Mapping[str, bool]) -> bool:

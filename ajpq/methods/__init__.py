@@ -7,8 +7,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ajpq.methods.base import Group, Method, Own, Settled
+from ajpq.methods.codeq import CoDeQ
 from ajpq.methods.ewgs import EWGS
 from ajpq.methods.gdrq import GDRQ
+from ajpq.methods.gwk import GWK
 from ajpq.methods.lsq import LSQ
 from ajpq.methods.ptq import PTQ
 from ajpq.methods.straight_through import StraightThrough
@@ -21,6 +23,8 @@ METHODS: dict[str, type[Method]] = {
     "straight_through": StraightThrough,
     "lsq": LSQ,
     "ewgs": EWGS,
+    "gwk": GWK,
+    "codeq": CoDeQ,
     "ptq": PTQ,
     "gdrq": GDRQ,
 }

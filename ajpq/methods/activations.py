@@ -18,21 +18,21 @@ Bound = int | Tensor
 """A first or last code; as a tensor it broadcasts over the values."""
 
 
-class _Codes(torch.autograd.Function):
-    """Exactly ``codes`` forward; the gradient goes to ``position``."""
+class _Straight(torch.autograd.Function):
+    """See :func:`straight`."""
 
     @staticmethod
-    def forward(ctx: Any, position: Tensor, codes: Tensor) -> Tensor:
-        return codes.clone()
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         return gradients[0], None
 
 
-def exact_codes(position: Tensor, codes: Tensor) -> Tensor:
-    """``codes``, whose gradient goes to ``position``: straight through whatever made them."""
-    made: Tensor = _Codes.apply(position, codes)
+def straight(x: Tensor, value: Tensor) -> Tensor:
+    """Exactly ``value``; the gradient goes to ``x`` as it is."""
+    made: Tensor = _Straight.apply(x, value)
     return made
 
 
@@ -43,7 +43,7 @@ def on_grid(values: Tensor, size: Tensor, low: Bound, high: Bound) -> Tensor:
     """
     position = values / size
     codes, inside = onto_codes(position, low, high)
-    return exact_codes(torch.where(inside, position, codes), codes) * size
+    return straight(torch.where(inside, position, codes), codes) * size
 
 
 def onto_codes(position: Tensor, low: Bound, high: Bound) -> tuple[Tensor, Tensor]:

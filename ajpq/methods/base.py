@@ -88,6 +88,13 @@ class Method(BaseModel, ABC):
         Rows of 0 bits are zero, rows of 32 bits the weights themselves.
         """
 
+    def living(self, bits: Tensor, made: Tensor) -> Tensor:
+        """``bits [O]``, 0 for the channels that ``made``, the quantized weights, shows as pruned.
+
+        Their BatchNorm offset is zero too, in training as in the end.
+        """
+        return bits
+
     def settled(self, weight: Tensor, bits: Tensor, own: Own, quantizer: Quantizer) -> Settled:
         """What is left of a layer when training ends; by default its learned steps, if any."""
         return Settled(weight, own.get("step"))

@@ -26,20 +26,20 @@ class EWGS(Method):
     arXiv 2104.00903).
 
     The quantizer maps a value to ``x`` in [0, 1], rounds it to ``x_q``, and on the way back
-    multiplies the gradient ``g`` of ``x_q`` by ``1 + delta * sign(g) * (x - x_q)`` (equation 3):
-    the step is longer for a value that must leave its level and shorter for one that comes nearer.
-    ``delta`` is the same for a whole layer. It is fixed, or the mean curvature of the loss over a
-    large gradient (section 3.3): ``trace(H) / N / G``, not below zero, where ``H`` is the Hessian
-    of the loss with respect to the ``N`` values ``x_q`` and ``G`` three standard deviations of
-    ``g``. The trace is estimated by Hutchinson's method: ``v . H v`` with signs ``v`` at random.
+    multiplies the gradient ``g`` of ``x_q`` by ``1 + delta * sign(g) * (x - x_q)``: a value that
+    has farther to go to the next level takes longer steps. ``delta`` is the same for a whole layer.
+    It is fixed, or the mean curvature of the loss over a large gradient: ``trace(H) / N / G``, not
+    below zero, where ``H`` is the Hessian of the loss with respect to the ``N`` values ``x_q`` and
+    ``G`` three standard deviations of ``g``. The trace is estimated by Hutchinson's method:
+    ``v . H v`` with random signs ``v``.
 
     Different from the paper: the interval ends are ``-Q`` and ``Q`` steps (0 and ``Q`` where
     nothing is negative), because codes are symmetric here, ternary at 2 bits; so one number is
     learned per output channel of a layer and per edge, the step, with LSQ's scaling of its gradient
     (the paper learns two ends per layer, and a factor behind every convolution, which BatchNorm
-    makes superfluous); steps start where the squared error is least. One product with the Hessian
-    serves all layers and edges at once: their signs are independent of each other, so the terms
-    between them are zero on average.
+    makes superfluous); steps start where the squared error is least; the optimizer is the stage's.
+    One product with the Hessian serves all layers and edges at once: their signs are independent of
+    each other, so the terms between them are zero on average.
 
     Attributes:
         step: how the steps of the weights are trained.
@@ -136,7 +136,7 @@ def last_code(bits: Tensor) -> Tensor:
 
 
 class _ScaledGradient(torch.autograd.Function):
-    """Exactly ``codes`` forward; equation 3 backward, in units of [0, 1]."""
+    """Exactly ``codes`` forward; the scaled gradient backward, in units of [0, 1]."""
 
     @staticmethod
     def forward(ctx: Any, position: Tensor, codes: Tensor, factor: Tensor) -> Tensor:

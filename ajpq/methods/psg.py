@@ -16,7 +16,7 @@ from ajpq.graph.structure import Graph, Layer, layers
 def pruned(
     settings: PSGSettings, graph: Graph, state: State, bits: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The state that a sparse form of PSG ends with (arXiv 2005.11035, section 4.2).
+    """The state that a sparse form of PSG ends with (arXiv 2005.11035).
 
     The paper prunes single weights of the whole network by magnitude. Whole channels are an
     extension of ours: they get 0 bits, the others keep theirs.

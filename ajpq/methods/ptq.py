@@ -13,7 +13,7 @@ from torch import Tensor
 from ajpq.compressed import own_name
 from ajpq.finetune.goal import Moment
 from ajpq.graph.structure import layers
-from ajpq.methods.activations import exact_codes
+from ajpq.methods.activations import straight
 from ajpq.methods.base import Group, Method, Own, Settled
 from ajpq.methods.lsq import fitted_steps
 from ajpq.quantizers import Quantizer, learned_step, rows
@@ -148,7 +148,7 @@ def projected(weight: Tensor, thresholds: Tensor) -> Tensor:
     t = directions(weight.detach(), thresholds)
     kept = t.abs().flatten(1).sum(1)
     scales = (unit.detach() * t).flatten(1).sum(1) / kept.clamp_min(1)
-    return exact_codes(unit, rows(scales, weight) * t) * length
+    return straight(unit, rows(scales, weight) * t) * length
 
 
 class _Pulled(torch.autograd.Function):

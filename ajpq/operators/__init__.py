@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from ajpq.operators.averages import Average, GlobalAverage
-from ajpq.operators.elementwise import MOVES, Activation, Move, Product, Sum
+from ajpq.operators.elementwise import MOVES, Move, Product, Rescale, Sum
 from ajpq.operators.quantize import Quantize, applied
 from ajpq.operators.weighted import Affine, Convolution, Linear
 from hw_models.network import Edge, Operator
@@ -25,7 +25,8 @@ _MODULES: dict[str, Callable[[Operator, Sequence[Edge], Edge], nn.Module]] = {
     "conv": Convolution,
     "linear": Linear,
     "affine": Affine,
-    "activation": Activation,
+    "activation": Rescale,
+    "requantize": Rescale,
     "add": Sum,
     "mul": Product,
     "avgpool": Average,

@@ -18,15 +18,15 @@ torch.fx.wrap("like_space")
 torch.fx.wrap("take_channels")
 
 
-class Activation(nn.Module):
-    """``activation``: from one grid to another through a function."""
+class Rescale(nn.Module):
+    """``activation`` and ``requantize``: from one grid to another, through a function or none."""
 
     scale: Tensor
 
     def __init__(self, op: Operator, inputs: Sequence[Edge], out: Edge) -> None:
         super().__init__()
         self.register_buffer("scale", float32(inputs[0].scale))
-        self.finish = Quantize(op.attributes["function"], out)
+        self.finish = Quantize(op.attributes.get("function"), out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Codes to codes of the same shape."""

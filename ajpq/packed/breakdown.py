@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ajpq.packed.blocks import Coding, smallest_coding
 from ajpq.packed.codes import coded_bits
 from ajpq.packed.container import VERSION, Section, frame_bytes, split, version_of
 from ajpq.packed.file import read, unpack
@@ -22,10 +23,19 @@ from hw_models.network import Operator, Weights
 
 @dataclass(frozen=True)
 class LayerBytes:
-    """Bytes of one operator with weights; ``reals`` are the values of 32-bit rows."""
+    """Bytes of one operator with weights.
+
+    Attributes:
+        codes: those that stand for themselves.
+        words: the words of its codebook and its shape.
+        numbers: which word stands where.
+        reals: the values of 32-bit rows.
+    """
 
     name: str
     codes: int
+    words: int
+    numbers: int
     scales: int
     biases: int
     widths: int
@@ -34,7 +44,8 @@ class LayerBytes:
     @property
     def total(self) -> int:
         """All of them."""
-        return self.codes + self.scales + self.biases + self.widths + self.reals
+        coded = self.codes + self.words + self.numbers
+        return coded + self.scales + self.biases + self.widths + self.reals
 
 
 @dataclass(frozen=True)
@@ -46,9 +57,10 @@ class Breakdown:
         layers: operators with weights, in execution order.
         entropy_bytes: what the contents beside the header would take if every symbol took its
             empirical entropy and the decoder knew all histograms. Symbols and their groups are:
-            the codes of each layer and width; the widths of each layer's rows; and, over the whole
-            file, the classes of scales and those of biases (:mod:`ajpq.packed.numbers`), whose low
-            bits count as they are. A value of a 32-bit row takes 4 bytes.
+            the codes of each layer and width, or the words of its codebook and their numbers; the
+            widths of each layer's rows; and, over the whole file, the classes of scales and those
+            of biases (:mod:`ajpq.packed.numbers`), whose low bits count as they are. A value of a
+            32-bit row takes 4 bytes.
     """
 
     header: int
@@ -66,7 +78,8 @@ def breakdown(file: bytes | Path) -> Breakdown:
 
     Sections that layers share are divided in whole bytes: the stream in proportion to the bits
     that each layer's codes (with their histograms), scales and biases take by their share of it,
-    and the compressed widths in proportion to the rows.
+    the compressed widths in proportion to the rows, and the shapes of codebooks among those layers
+    that have one.
 
     Raises:
         AjpqError: see :func:`ajpq.packed.unpack`; or a file of version 1, which is not so divided.
@@ -82,35 +95,56 @@ def breakdown(file: bytes | Path) -> Breakdown:
     counts = [int(stored_rows(weights).sum()) for _, weights in operators]
     scales, biases = (_by_layer(own, counts) for own in numbers)
     filled = sum(1 for content in sections.values() if content)
-    content = sum(_content_bits(op.name, weights) for op, weights in operators)
+    coded = [_codings(op, weights) for op, weights in operators]
+    layers = zip(coded, operators, strict=True)
+    content = sum(_content_bits(codings, weights) for codings, (_, weights) in layers)
     return Breakdown(
         frame_bytes(filled) + len(sections[Section.STRUCTURE]),
-        _layers(operators, sections, scales, biases),
+        _layers(operators, coded, sections, scales, biases),
         (content + sum(scales) + sum(biases)) / 8,
     )
 
 
 def _layers(
     operators: Sequence[tuple[Operator, Weights]],
+    coded: Sequence[list[Coding]],
     sections: Mapping[int, bytes],
     scales: Sequence[float],
     biases: Sequence[float],
 ) -> tuple[LayerBytes, ...]:
     """Every section divided among the operators; bits of their scales and biases are given."""
-    coded = [float(coded_bits(groups_of(op.name, weights)).sum()) for op, weights in operators]
-    stream = _divided(len(sections[Section.STREAM]), [*coded, *scales, *biases])
+    kinds = zip(*map(_kinds_of_bits, coded), strict=True)
+    bits = [own for kind in kinds for own in kind]
+    stream = _divided(len(sections[Section.STREAM]), [*bits, *scales, *biases])
+    shapes = _divided(
+        len(sections[Section.CODEBOOKS]), [any(own.blocks for own in layer) for layer in coded]
+    )
     rows = [len(weights.bits) for _, weights in operators]
     widths = _divided(len(sections[Section.WIDTHS]), rows)
     count = len(operators)
     names = [op.name for op, _ in operators]
     reals = [4 * layer_of(weights).reals for _, weights in operators]
-    parts = (stream[start : start + count] for start in (0, count, 2 * count))
-    return tuple(map(LayerBytes, names, *parts, widths, reals))
+    codes, words, *rest = (stream[start * count : (start + 1) * count] for start in range(5))
+    words = [own + shape for own, shape in zip(words, shapes, strict=True)]
+    return tuple(map(LayerBytes, names, codes, words, *rest, widths, reals))
 
 
-def _content_bits(name: str, weights: Weights) -> float:
+def _codings(op: Operator, weights: Weights) -> list[Coding]:
+    return [smallest_coding(group) for group in groups_of(op.name, weights)]
+
+
+def _kinds_of_bits(codings: Sequence[Coding]) -> tuple[float, float, float]:
+    """Bits of codes that stand for themselves, of words, and of numbers."""
+    plain = [group for own in codings if not own.blocks for group in own.groups]
+    books = [own.groups for own in codings if own.blocks]
+    kinds = plain, [words for words, _ in books], [numbers for _, numbers in books]
+    codes, words, numbers = (float(coded_bits(groups).sum()) for groups in kinds)
+    return codes, words, numbers
+
+
+def _content_bits(codings: Sequence[Coding], weights: Weights) -> float:
     """Entropy of the codes, widths and real values of one operator."""
-    coded = sum(entropy_bits(codes) for _, codes in groups_of(name, weights))
+    coded = sum(entropy_bits(codes) for own in codings for _, codes in own.groups)
     return coded + entropy_bits(weights.bits) + 32 * layer_of(weights).reals
 
 

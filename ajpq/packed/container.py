@@ -35,8 +35,8 @@ class Section(IntEnum):
         REALS: float32: the values of 32-bit rows.
         MASKS: reserved for quantizers that prune single weights: which codes of each layer are
             there at all. The others are zero and not in the stream.
-        CODEBOOKS: reserved for quantizers whose codes are numbers of entries in a table: the real
-            values of each layer's table, which its scales multiply.
+        CODEBOOKS: zlib: two bytes per operator with weights: length of the blocks of its 8-bit
+            rows and number of distinct ones minus one; zeros where codes are stored one by one.
     """
 
     STRUCTURE = 1
@@ -47,10 +47,7 @@ class Section(IntEnum):
     CODEBOOKS = 17
 
 
-_RESERVED = {
-    Section.MASKS: "masks of single weights",
-    Section.CODEBOOKS: "codebooks",
-}
+_RESERVED = {Section.MASKS: "masks of single weights"}
 
 
 def damaged(why: object) -> AjpqError:

@@ -6,9 +6,10 @@ import zlib
 from dataclasses import dataclass
 
 from ajpq.packed import structure
-from ajpq.packed.codes import coded_bits, stream_bytes
+from ajpq.packed.blocks import smallest_bits
+from ajpq.packed.codes import stream_bytes
 from ajpq.packed.container import frame_bytes
-from ajpq.packed.file import compressed_widths
+from ajpq.packed.file import compressed
 from ajpq.packed.layers import groups_of, reals_of, weighted, widths_of
 from ajpq.packed.rows import class_counts, number_bits
 from hw_models.network import Network
@@ -32,7 +33,7 @@ class Frame:
             reals: number of 32-bit weights.
             bits: of codes, scales and biases, histograms included.
         """
-        sections = [self.structure, len(compressed_widths(widths)), stream_bytes(bits), 4 * reals]
+        sections = [self.structure, len(compressed(widths)), stream_bytes(bits), 4 * reals]
         return frame_bytes(sum(map(bool, sections))) + sum(sections)
 
 
@@ -44,5 +45,5 @@ def frame_of(network: Network) -> Frame:
 def estimated_bytes(network: Network) -> int:
     """``len(pack(network))`` within 0.1 %."""
     groups = [group for op, own in weighted(network) for group in groups_of(op.name, own)]
-    bits = float(coded_bits(groups).sum()) + number_bits(class_counts(network))
+    bits = float(smallest_bits(groups).sum()) + number_bits(class_counts(network))
     return frame_of(network).size(widths_of(network), len(reals_of(network)) // 4, bits)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ajpq.files import write_atomically
 from ajpq.packed import structure, version1
+from ajpq.packed.blocks import described, smallest_coding
 from ajpq.packed.codes import encode
 from ajpq.packed.container import VERSION, Section, damaged, join, split, version_of
 from ajpq.packed.layers import (
@@ -24,6 +25,7 @@ from ajpq.packed.layers import (
     spread,
     weighted,
     widths_of,
+    with_blocks,
 )
 from ajpq.packed.limits import STRUCTURE_BYTES, fits, inflate
 from ajpq.packed.rows import number_groups, numbers_of, read_rows, stores_zero_rows
@@ -41,13 +43,17 @@ def pack(network: Network) -> bytes:
     text = structure.dump(network)
     structure.parse(text)  # what could not be read is not written
     numbers, operators = numbers_of(network), weighted(network)
-    groups = [group for op, weights in operators for group in groups_of(op.name, weights)]
+    layers = [
+        [smallest_coding(group) for group in groups_of(op.name, own)] for op, own in operators
+    ]
+    groups = [group for layer in layers for coding in layer for group in coding.groups]
     data = join(
         {
             Section.STRUCTURE: zlib.compress(text, 9),
-            Section.WIDTHS: compressed_widths(widths_of(network)),
+            Section.WIDTHS: compressed(widths_of(network)),
             Section.STREAM: encode([*groups, *number_groups(numbers)], numbers),
             Section.REALS: reals_of(network),
+            Section.CODEBOOKS: compressed(described(layers)),
         }
     )
     if not layers_fit([layer_of(weights) for _, weights in operators], len(data)):
@@ -55,9 +61,9 @@ def pack(network: Network) -> bytes:
     return data
 
 
-def compressed_widths(widths: bytes) -> bytes:
-    """The section of row widths."""
-    return zlib.compress(widths, 9) if widths else b""
+def compressed(content: bytes) -> bytes:
+    """The section of row widths or of codebooks."""
+    return zlib.compress(content, 9) if content else b""
 
 
 def unpack(data: bytes) -> Network:
@@ -108,7 +114,7 @@ def read(path: Path) -> bytes:
 
 def _unpack(sections: Mapping[int, bytes], size: int) -> Network:
     parsed = structure.parse(inflate(sections[Section.STRUCTURE], STRUCTURE_BYTES))
-    layers = _layers(parsed, sections[Section.WIDTHS], size)
+    layers = _layers(parsed, sections, size)
     check_sizes(layers, size, len(sections[Section.REALS]))
     weights = _read_weights(parsed, layers, sections)
     operators = [
@@ -117,11 +123,13 @@ def _unpack(sections: Mapping[int, bytes], size: int) -> Network:
     return replace(parsed.network, operators=tuple(operators))
 
 
-def _layers(parsed: structure.Parsed, widths: bytes, size: int) -> list[Layer]:
+def _layers(parsed: structure.Parsed, sections: Mapping[int, bytes], size: int) -> list[Layer]:
+    widths = sections[Section.WIDTHS]
     rows = sum(shape[0] for shape in parsed.shapes.values())
     if not fits(size, 0, 0, rows) or bool(rows) != bool(widths):
         raise damaged(f"{rows} weight rows are impossible")
-    return split_rows(parsed.shapes.values(), inflate(widths, rows) if rows else b"")
+    layers = split_rows(parsed.shapes.values(), inflate(widths, rows) if rows else b"")
+    return with_blocks(layers, sections[Section.CODEBOOKS])
 
 
 def _read_weights(

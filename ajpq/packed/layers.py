@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ajpq.packed.blocks import WIDTH, Blocks, blocks_of, check_blocks, joined_blocks
 from ajpq.packed.codes import Group
 from ajpq.packed.container import damaged
-from ajpq.packed.limits import fits
+from ajpq.packed.limits import fits, inflate
 from hw_models.errors import AjpqError
 from hw_models.network import FLOAT_BITS, Network, Operator, Weights
 
@@ -21,10 +22,12 @@ class Layer:
     Attributes:
         shape: of the codes, ``[O, ...]``.
         bits: ``[O]`` uint8, the width of each row.
+        blocks: shape of the codebook of its rows of 8 bits, if they have one.
     """
 
     shape: tuple[int, ...]
     bits: np.ndarray
+    blocks: Blocks | None = None
 
     @property
     def row_size(self) -> int:
@@ -36,10 +39,19 @@ class Layer:
 
     @property
     def groups(self) -> list[tuple[int, int]]:
-        """Width and number of codes, in the order of the stream."""
+        """Width and number of codes, the narrowest first."""
         widths, rows = np.unique(self.bits, return_counts=True)
         pairs = zip(widths.tolist(), rows.tolist(), strict=True)
         return [(bits, count * self.row_size) for bits, count in pairs if 0 < bits < FLOAT_BITS]
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """Width and number of what the stream holds of them, in its order."""
+        found = []
+        for bits, count in self.groups:
+            blocks = self._blocks_at(bits)
+            found += [(bits, count)] if blocks is None else blocks.parts(count)
+        return found
 
     @property
     def reals(self) -> int:
@@ -51,12 +63,22 @@ class Layer:
         """Bytes of the codes in memory."""
         return len(self.bits) * self.row_size * (4 if self.reals else 1)
 
-    def place(self, groups: Iterator[np.ndarray], reals: np.ndarray) -> np.ndarray:
-        """``[O, ...]`` codes from those of every group and from real values, in order."""
+    def _blocks_at(self, bits: int) -> Blocks | None:
+        return self.blocks if bits == WIDTH else None
+
+    def place(self, parts: Iterator[np.ndarray], reals: np.ndarray) -> np.ndarray:
+        """``[O, ...]`` codes from all ``parts`` and from real values, in order.
+
+        Raises:
+            AjpqError: a codebook has fewer words than its numbers say.
+        """
         real = self.bits == FLOAT_BITS
         codes = np.zeros(self.shape, dtype=np.float32 if real.any() else np.int8)
         for bits, _ in self.groups:
-            codes[self.bits == bits] = next(groups).reshape(-1, *self.shape[1:])
+            blocks, own = self._blocks_at(bits), next(parts)
+            if blocks is not None:
+                own = joined_blocks(own, next(parts), blocks)
+            codes[self.bits == bits] = own.reshape(-1, *self.shape[1:])
         codes[real] = reals.reshape(-1, *self.shape[1:])
         return codes
 
@@ -83,6 +105,22 @@ def split_rows(shapes: Iterable[Sequence[int]], widths: bytes) -> list[Layer]:
         start += shape[0]
     if start != len(values) or not np.isin(values, [*range(9), FLOAT_BITS]).all():
         raise damaged("its row widths are impossible")
+    return found
+
+
+def with_blocks(layers: Sequence[Layer], section: bytes) -> list[Layer]:
+    """The layers with the codebooks that a section describes; an empty section has none.
+
+    Raises:
+        AjpqError: a codebook that does not fit its layer.
+    """
+    if not section:
+        return list(layers)
+    found = []
+    described = blocks_of(inflate(section, 2 * len(layers)), len(layers))
+    for layer, blocks in zip(layers, described, strict=True):
+        check_blocks(blocks, dict(layer.groups).get(WIDTH, 0), layer.row_size)
+        found.append(replace(layer, blocks=blocks))
     return found
 
 

@@ -55,7 +55,7 @@ def number_groups(found: Sequence[Numbers]) -> list[Group]:
 def read_rows(
     stream: bytes, layers: Sequence[Layer], stored: Sequence[np.ndarray], sources: Sequence[float]
 ) -> tuple[Iterator[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """The codes of all groups, and per layer the scales and biases of its stored rows.
+    """The codes of all parts of layers, and per layer the scales and biases of its stored rows.
 
     Args:
         stored: ``[O]`` bool of each layer.
@@ -70,7 +70,7 @@ def read_rows(
     counts = [int(rows.sum()) for rows in stored]
     classes = [(CLASS_BITS, sum(counts))] * 2 if any(counts) else []
     coder = open_stream(stream)
-    groups = decode_groups(coder, [group for layer in layers for group in layer.groups] + classes)
+    groups = decode_groups(coder, [part for layer in layers for part in layer.parts] + classes)
     of_scales, of_biases = groups[-2:] if classes else [np.zeros(0, np.int8)] * 2
     bits = numbers.scale_low_bits(of_scales), numbers.bias_low_bits(of_biases)
     low = [decode_low(coder, own) for own in bits]

@@ -112,6 +112,7 @@ _RULES: Mapping[str, _Rule] = {
     "linear": lambda op, x, y, w: len(y) == 1 and w == (*y, *x[0]),
     "affine": lambda op, x, y, w: x[0] == y and w == (y[0], 1, 1, 1),
     "activation": lambda op, x, y, w: x[0] == y,
+    "requantize": lambda op, x, y, w: x[0] == y,
     "add": lambda op, x, y, w: x[0] == x[1] == y,
     "mul": _mul,
     "concat": _concat,

@@ -195,6 +195,7 @@ _MOVERS: dict[str, _Maker] = {
 }
 _MAKERS: dict[str, _Maker] = {
     "activation": _identity,
+    "requantize": _identity,
     "add": _binary("Add"),
     "mul": _binary("Mul"),
     "avgpool": add_average,

@@ -48,6 +48,11 @@ def activation(site: Site) -> None:
     activate(site.program, site.operator.attributes["function"], site.source, site.out)
 
 
+def requantize(site: Site) -> None:
+    """``requantize``."""
+    site.program.emit("QUANTIZE", site.sources, site.out, "QuantizeOptions")
+
+
 def add(site: Site) -> None:
     """``add``."""
     fields = {"FusedActivationFunction": site.fused}

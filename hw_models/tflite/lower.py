@@ -19,6 +19,7 @@ LOWERINGS: dict[str, Callable[[Site], None]] = {
     "add": elementwise.add,
     "mul": elementwise.mul,
     "activation": elementwise.activation,
+    "requantize": elementwise.requantize,
     "avgpool": pooling.avgpool,
     "globalavgpool": pooling.globalavgpool,
     "maxpool": pooling.maxpool,

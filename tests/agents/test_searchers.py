@@ -15,6 +15,7 @@ from agents.neighbourhood import centred, shorter, unknown
 from agents.searchers import SEARCHERS
 from agents.searchers.setup import fits
 from agents.searchers.two_controllers import blinded
+from agents.sensitivity import load_sensitivities
 from ajpq.config import shipped
 from envs.layer_control import sharing
 from envs.observation import observe
@@ -27,6 +28,7 @@ NAMES = tuple(name for name in SEARCHERS if name not in LEARNING)
 SEEDED = ("random", "evolution", "tpe", "nsga2", "ajpq")
 SIZE = 0.3
 SCALES = (1.0, 1.4, 2.0)
+FOLDERS = ("first", "second")
 
 
 @pytest.fixture(autouse=True)
@@ -217,7 +219,36 @@ def test_the_controllers_say_what_they_added_to_their_warm_start(tmp_path):
         "channel",
         "front.json",
         "layer",
+        "sensitivities.json",
     }
+
+
+def test_for_another_budget_sensitivities_are_not_measured_again(tmp_path):
+    searched("ajpq", [joint_toy(SIZE)], tmp_path / "first", most_candidates=60)
+
+    def refused(changes):
+        raise AssertionError("measured again")
+
+    task = dataclasses.replace(joint_toy(SIZE * 1.2), harm=refused)
+    asked, _ = searched(
+        "ajpq", [task], tmp_path / "second", most_candidates=20, origin=tmp_path / "first" / "agent"
+    )
+    assert len(asked) == 20
+    saved = [(tmp_path / name / "agent" / "sensitivities.json").read_text() for name in FOLDERS]
+    assert saved[0] == saved[1]
+
+
+def test_sensitivities_of_other_layers_or_damaged_ones_are_not_taken(tmp_path):
+    task = joint_toy(SIZE)
+    searched("ajpq", [task], tmp_path, most_candidates=40)
+    folder = tmp_path / "agent"
+    table = load_sensitivities(folder, task)
+    assert table.kl.shape == (len(task.layers), len(table.widths))
+    assert load_sensitivities(tmp_path, task) is None
+    assert load_sensitivities(folder, toy_task(channels=16)) is None
+    (folder / "sensitivities.json").write_text('{"widths": [2]}')
+    with pytest.raises(AjpqError, match=r"sensitivities\.json is damaged"):
+        load_sensitivities(folder, task)
 
 
 def test_without_a_warm_start_the_controllers_learn_all_the_same(tmp_path):

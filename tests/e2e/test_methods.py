@@ -69,6 +69,18 @@ def test_channels_that_a_method_prunes_are_pruned_in_the_policy(tmp_path):
     assert command("export", run, "--format", "packed", "--out", tmp_path).returncode == 0
 
 
+def test_levels_off_a_grid_are_codes_of_eight_bits(tmp_path):
+    run = tmp_path / "run"
+    outcome = compress(run, "--method", "codeq-mixed", "--distill", "--epochs", "2")
+    assert outcome.returncode == 0, outcome.stderr
+    layers = list(load_policy(run / "policy.json").layers.values())
+    assert {bits for layer in layers for bits in layer.weight_bits} <= {0, 2, 8}
+    assert command("replay", run).returncode == 0
+    outcome = command("replay", run, "--retrain")
+    assert outcome.returncode == 0, outcome.stderr
+    assert command("export", run, "--format", "packed", "--out", tmp_path).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -65,6 +65,15 @@ def test_activations_and_narrow_edges(function, agrees):
     agrees(net.classifier(net.add("activation", (x,), (12, 12, 12), {"function": function})))
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_a_layer_reads_fewer_bits_than_the_stream(bits, agrees):
+    net = Builder()
+    x = net.layer("conv", "input", 12, activation="relu", widths=(8, 3))
+    entry = net.add("requantize", (x,), (12, 12, 12), bits=bits)
+    y = net.layer("conv", entry, 12, widths=(2, 4, 8))
+    agrees(net.classifier(net.add("add", (x, y), (12, 12, 12), activation="relu")))
+
+
 def test_relu6_limits_the_codes(agrees):
     net = Builder()
     agrees(net.classifier(net.layer("conv", "input", 12, activation="relu6", scale=6 / 200)))

@@ -81,6 +81,16 @@ def test_activations(function, fused, bits, tmp_path):
     assert_agrees(net.classifier(x), tmp_path)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize(("activation", "stream"), [("relu", 8), (None, 8), ("relu", 32)])
+def test_a_layer_reads_fewer_bits_than_the_stream(bits, activation, stream, tmp_path):
+    net = Builder()
+    x = net.layer("conv", "input", 12, activation=activation, bits=stream)
+    entry = net.add("requantize", (x,), (12, 12, 12), bits=bits)
+    y = net.layer("conv", entry, 12, widths=(4, 8))
+    assert_agrees(net.classifier(net.add("add", (x, y), (12, 12, 12))), tmp_path)
+
+
 def test_relu6_limits_the_codes(tmp_path):
     net = Builder()
     x = net.layer("conv", "input", 12, activation="relu6", scale=6 / 200)

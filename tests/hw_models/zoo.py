@@ -105,6 +105,14 @@ def squeeze_excite(b, x):
     return b.add("mul", (x, gate), Edge("excite", (8, 6, 6), 8, False, 0.02))
 
 
+@tiny((3, 6, 6))
+def requantized(b, x):
+    """What is on a finer grid cuts off what is on it no more."""
+    y = b.add("requantize", (x,), Edge("cut", (8, 6, 6), 8, False, 0.007))
+    z = b.conv(y, 8, activation=None)
+    return b.join(b.add("requantize", (z,), Edge("coarse", (8, 6, 6), 8, True, 0.05)), x)
+
+
 def select_case(name: str, index: list[int], size: int = 6) -> None:
     @tiny((3, size, size))
     def body(b, x):

@@ -15,7 +15,7 @@ from tests.finetune.test_training import QUANTIZER, goal_of
 
 
 def by_the_paper(x, gradient, delta, levels):
-    """Equation 3 for values in [0, 1], in float64."""
+    """The scaled gradient of values in [0, 1], in float64."""
     x_q = np.round(x * (levels - 1)) / (levels - 1)
     return gradient * (1 + delta * np.sign(gradient) * (x - x_q))
 

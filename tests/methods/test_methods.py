@@ -11,6 +11,8 @@ from hw_models.errors import AjpqError, UnknownNameError
 from tests.methods import case
 
 NAMES = sorted(METHODS)
+BY_BLOCKS = {"gwk"}
+"""These give a block of weights its values together: a single weight has no levels of its own."""
 seeds, widths = st.integers(0, 2**31), st.sampled_from([2, 3, 4, 8])
 
 
@@ -22,13 +24,20 @@ def test_the_published_case(name, seed, bits):
     case.check_untouched_and_pruned(method, seed)
     for check in (
         case.check_idempotent,
-        case.check_levels,
-        case.check_monotone,
         case.check_scale_equivariant,
         case.check_gradients,
         case.check_settled,
     ):
         check(method, seed, bits)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - BY_BLOCKS))
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds, bits=widths)
+def test_levels_of_single_weights(name, seed, bits):
+    method = make_method(MethodSpec(name=name))
+    case.check_levels(method, seed, bits)
+    case.check_monotone(method, seed, bits)
 
 
 @pytest.mark.parametrize("name", sorted(shipped("methods")))

@@ -1,0 +1,194 @@
+"""Gradient-weighted k-means: product quantization below one bit per weight."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ajpq.compressed import own_name, own_of
+from ajpq.finetune.goal import Moment
+from ajpq.graph.structure import Layer, layers
+from ajpq.methods.base import Method, Own, Settled
+from ajpq.methods.blocks import (
+    STORED,
+    Blocks,
+    at_rate_within,
+    block_length,
+    cut,
+    deviations,
+    importance_of,
+)
+from ajpq.quantizers import Quantizer, rows, straight_through
+from ajpq.quantizers.codebook import Codebook, refined, spread
+
+_START_ROUNDS, _EPOCH_ROUNDS = 20, 3
+
+
+@final
+class GWK(Method):
+    """GWK ("Deep learning model compression using network sensitivity and gradients").
+
+    Rows of less than 8 bits become blocks, a kernel each, or ``channels`` input channels where
+    kernels have one tap. All blocks of a layer, divided by their row's standard deviation, share a
+    codebook. In every step blocks are assigned anew and centroids are the means of their members,
+    weighted by gradient magnitudes; gradients pass straight through to the weights behind them.
+    Once an epoch gradients are added up, and a price of the bits that name a centroid is found, one
+    for all layers, at which the packed file keeps within ``bits_per_weight``. In the end a layer
+    has 8-bit codes of few distinct blocks, which that file stores as a codebook
+    (:mod:`ajpq.packed.blocks`). Rows of 8 bits, and depthwise kernels, which are too few for a
+    codebook, are quantized weight by weight.
+
+    From the paper are the gradient-weighted centroids, and bits counted with the codebook. Its
+    equations are not known: how gradients are gathered, the row's scale, assignment in every step,
+    the price of bits and the grid of the centroids are a reconstruction.
+
+    Attributes:
+        bits_per_weight: of the layers with codebooks in the packed file, words included.
+        words: centroids of a layer, at most.
+        blocks_per_word: in a layer of few blocks so many share a centroid on average.
+        channels: length of a block where kernels have one tap.
+        word_bits: width of the grid that centroids are on.
+        nudge: exponent of the gradient magnitudes; 0 is plain k-means.
+        alone_bits: width of rows of a single block, such as depthwise kernels.
+    """
+
+    bits_per_weight: float = Field(default=0.8, gt=0)
+    words: int = Field(default=96, ge=2, le=256)
+    blocks_per_word: int = Field(default=8, ge=2)
+    channels: Literal[2, 4, 8, 16] = 4
+    word_bits: int = Field(default=5, ge=2, le=8)
+    nudge: float = Field(default=0.5, ge=0)
+    alone_bits: int = Field(default=4, ge=2, le=8)
+    layer_roles: ClassVar[tuple[str, ...]] = (
+        "step",
+        "gain",
+        "gradient",
+        "centroids",
+        "lengths",
+        "rate",
+    )
+
+    def start(self, weight: Tensor, bits: Tensor, quantizer: Quantizer) -> dict[str, Tensor]:
+        """As of :class:`Method`: plain k-means, because no gradient is known yet."""
+        own = {"step": quantizer.fit(weight, self._stored(weight, bits))}
+        coded = self._coded(weight, bits)
+        if not coded.any():
+            return own
+        gain = deviations(weight)
+        blocks = cut(weight, coded, gain, block_length(weight, self.channels))
+        words = max(2, min(self.words, len(blocks) // self.blocks_per_word))
+        seeds = spread(blocks, words)
+        book = refined(blocks, torch.ones_like(blocks), seeds, 0.0, _START_ROUNDS)
+        return {
+            **own,
+            "gain": gain,
+            "gradient": torch.zeros_like(weight),
+            "centroids": book.centroids,
+            "lengths": book.bits,
+            "rate": torch.zeros(()),
+        }
+
+    def quantized(self, weight: Tensor, bits: Tensor, own: Own, quantizer: Quantizer) -> Tensor:
+        """As of :class:`Method`; value and gradient of rows with a codebook are exact."""
+        coded = self._coded(weight, bits)
+        if not coded.any():
+            return straight_through(weight, self._stored(weight, bits), own["step"], quantizer)
+        codes, steps = self._blocks(weight.detach(), coded, own).codes()
+        made: Tensor = _StraightThrough.apply(weight, codes * rows(steps, weight))
+        if coded.all():
+            return made
+        alone = straight_through(weight, self._stored(weight, bits), own["step"], quantizer)
+        return torch.where(rows(coded, weight), made, alone)
+
+    def settled(self, weight: Tensor, bits: Tensor, own: Own, quantizer: Quantizer) -> Settled:
+        """As of :class:`Method`: codes of 8 bits."""
+        coded, stored = self._coded(weight, bits), self._stored(weight, bits)
+        if not coded.any():
+            return Settled(weight, bits=stored)
+        codes, steps = self._blocks(weight, coded, own).codes()
+        made = torch.where(rows(coded, weight), codes * rows(steps, weight), weight)
+        return Settled(made, torch.where(coded, steps, quantizer.fit(weight, stored)), stored)
+
+    @torch.no_grad()
+    def refreshed(self, moment: Moment) -> dict[str, Tensor]:
+        """As of :class:`Method`: gradients are added up, codebooks and steps fitted anew."""
+        gradients, found = self._gradients(moment), dict[str, Tensor]()
+        books: dict[str, Blocks] = {}
+        for layer in layers(moment.graph):
+            name, (weight, bits, own) = layer.name, self._of(moment, layer)
+            found[own_name(name, "step")] = moment.goal.quantizer.fit(
+                weight, self._stored(weight, bits)
+            )
+            coded = self._coded(weight, bits)
+            if coded.any():
+                own["gradient"] = own["gradient"] + gradients[name].abs()
+                own["gain"] = deviations(weight)
+                found |= {own_name(name, role): own[role] for role in ("gradient", "gain")}
+                books[name] = self._blocks(weight, coded, own)
+        for name, book in zip(books, self._refitted([*books.values()]), strict=True):
+            found[own_name(name, "centroids")] = book.book.centroids
+            found[own_name(name, "lengths")] = book.book.bits
+            found[own_name(name, "rate")] = torch.tensor(book.rate)
+        return found
+
+    def _refitted(self, books: list[Blocks]) -> list[Blocks]:
+        for _ in range(_EPOCH_ROUNDS):
+            books = [book.moved() for book in at_rate_within(books, self.bits_per_weight)]
+        return at_rate_within(books, self.bits_per_weight)
+
+    @torch.enable_grad()
+    def _gradients(self, moment: Moment) -> dict[str, Tensor]:
+        """Layer name -> gradient of the loss by its quantized weights."""
+        weights = {
+            layer.name: self.quantized(*self._of(moment, layer), moment.goal.quantizer)
+            .detach()
+            .requires_grad_()
+            for layer in layers(moment.graph)
+        }
+        loss = moment.loss(weights, moment.hook)
+        return dict(zip(weights, torch.autograd.grad(loss, [*weights.values()]), strict=True))
+
+    def _of(self, moment: Moment, layer: Layer) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        weight = moment.state[layer.node.parameters["weight"]]
+        own = own_of(moment.state, layer.name, self.layer_roles)
+        return weight, moment.goal.bits[layer.name], own
+
+    def _blocks(self, weight: Tensor, coded: Tensor, own: Own) -> Blocks:
+        length = block_length(weight, self.channels)
+        return Blocks(
+            weight,
+            coded,
+            own["gain"],
+            importance_of(own["gradient"], coded, length, self.nudge),
+            Codebook(own["centroids"], own["lengths"]),
+            float(own["rate"]),
+            2 ** (self.word_bits - 1) - 1,
+        )
+
+    def _coded(self, weight: Tensor, bits: Tensor) -> Tensor:
+        """``[O]`` bool: the rows with a codebook; one that is a single block has none."""
+        return _narrow(bits) & (weight[0].numel() > block_length(weight, self.channels))
+
+    def _stored(self, weight: Tensor, bits: Tensor) -> Tensor:
+        """``[O]`` widths of the codes in the end."""
+        alone = torch.where(_narrow(bits), self.alone_bits, bits)
+        return torch.where(self._coded(weight, bits), STORED, alone)
+
+
+def _narrow(bits: Tensor) -> Tensor:
+    return (bits > 0) & (bits < STORED)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Exactly ``made`` forward; the gradient goes to ``weight`` as it is."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, made: Tensor) -> Tensor:
+        return made.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return gradients[0], None
