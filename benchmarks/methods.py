@@ -65,7 +65,8 @@ def both(bits: int) -> dict[str, int]:
 
 
 ROWS = (
-    *(Row(name, f"W{b}A{b}", both(b)) for b in (4, 3, 2) for name in ("lsq", "ewgs")),
+    *(Row(name, f"W{b}A{b}", both(b)) for b in (4, 3, 2) for name in ("lsq", "ewgs", "gdrq")),
+    Row("ptq", "ternary"),
     *(Row(name, "W4A8") for name in ("codeq", "codeq-90", "codeq-mixed")),
     Row("psg", "W4", {"weight_bits": 4, "activation_bits": 32}),
     *(Row("gwk", "below 1 bit", model=name) for name in ("resnet20", "resnet56")),

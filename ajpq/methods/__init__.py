@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ajpq.methods.base import Group, Method, Own, Settled
 from ajpq.methods.codeq import CoDeQ
 from ajpq.methods.ewgs import EWGS
+from ajpq.methods.gdrq import GDRQ
 from ajpq.methods.gwk import GWK
 from ajpq.methods.lsq import LSQ
+from ajpq.methods.ptq import PTQ
 from ajpq.methods.straight_through import StraightThrough
 from hw_models.errors import AjpqError, UnknownNameError
 from hw_models.plain import shown
@@ -23,6 +25,8 @@ METHODS: dict[str, type[Method]] = {
     "ewgs": EWGS,
     "gwk": GWK,
     "codeq": CoDeQ,
+    "ptq": PTQ,
+    "gdrq": GDRQ,
 }
 
 

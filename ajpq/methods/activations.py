@@ -14,6 +14,9 @@ from hw_models.network import Edge
 _MOST_VALUES = 65_536
 _RATIOS = torch.linspace(0.05, 1.0, 96)
 
+Bound = int | Tensor
+"""A first or last code; as a tensor it broadcasts over the values."""
+
 
 class _Straight(torch.autograd.Function):
     """See :func:`straight`."""
@@ -33,27 +36,34 @@ def straight(x: Tensor, value: Tensor) -> Tensor:
     return made
 
 
-def onto_codes(position: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+def on_grid(values: Tensor, size: Tensor, low: Bound, high: Bound) -> Tensor:
+    """``values`` on the multiples ``low`` to ``high`` of ``size``; rounding has the gradient 1.
+
+    A value beyond the last code gets no gradient, ``size`` gets the code instead.
+    """
+    position = values / size
+    codes, inside = onto_codes(position, low, high)
+    return straight(torch.where(inside, position, codes), codes) * size
+
+
+def onto_codes(position: Tensor, low: Bound, high: Bound) -> tuple[Tensor, Tensor]:
     """Codes of positions in steps, and which positions are inside: round to the first or last
     code or to one between."""
-    codes = position.detach().round().clamp(low, high)
+    codes = position.detach().round().clamp(low, high)  # type: ignore[arg-type]  # either will do
     return codes, (position.detach() - codes).abs() <= 0.5
 
 
 def learned_edge(values: Tensor, edge: Edge, step: Tensor) -> Tensor:
     """``values [N, ...]`` on the grid of ``step []``, which is learned along with the network.
 
-    A value beyond the last code gets no gradient, the step gets the code instead. The gradient of
-    the step is divided by ``sqrt(values of one image * last code)``. A step that crosses zero
-    counts by its size.
+    The gradient of the step is divided by ``sqrt(values of one image * last code)``. A step that
+    crosses zero counts by its size.
 
     Source: LSQ, equations 3 and 5 and section 2.2.
     """
     low, high = edge.code_range
     size = scaled_gradient(step.abs(), (values[0].numel() * high) ** -0.5)
-    position = values / size
-    codes, inside = onto_codes(position, low, high)
-    return straight(torch.where(inside, position, codes), codes) * size
+    return on_grid(values, size, low, high)
 
 
 def scaled_gradient(x: Tensor, share: float | Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def problem():
     return build_problem(ProblemConfig(target="size-only", criterion="l1", seed=3, base=BASE))
 
 
-@pytest.mark.parametrize("method", ["lsq", "ewgs"])
+@pytest.mark.parametrize("method", ["lsq", "ewgs", "gdrq", "ptq"])
 def test_the_shipped_network_has_the_steps_that_were_learned(problem, method, tmp_path):
     stage = Stage(
         mode="straight_through", method=method, activations="learned", steps=3, batch_size=64
