@@ -140,14 +140,15 @@ class _ScaledGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, position: Tensor, codes: Tensor, factor: Tensor) -> Tensor:
-        ctx.save_for_backward(position, codes, factor)
+        # A constant: kept with its graph, a second derivative would go through the scaling itself.
+        ctx.save_for_backward(factor * (position - codes))
         return codes.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        position, codes, factor = ctx.saved_tensors
+        (scaling,) = ctx.saved_tensors
         g = gradients[0]
-        return g + g.abs() * (factor * (position - codes)), None, None
+        return g + g.abs() * scaling, None, None
 
 
 def scaled_codes(
