@@ -89,6 +89,20 @@ def test_the_start_is_close_to_the_best_of_an_exhaustive_search():
     assert float(mse_step(torch.zeros(1, 4), edge)) > 0
 
 
+@pytest.mark.parametrize(("channels", "width"), [(16, 32), (32, 16), (64, 8)])
+def test_the_start_is_that_of_the_whole_image(channels, width):
+    """Zero padding has made the left column, and only it, much weaker."""
+    edge, generator = Edge("e", (channels, width, width), 2, False), torch.Generator()
+    values = torch.randn(128, channels, width, width, generator=generator.manual_seed(1)).relu()
+    values[..., 0] *= 0.1
+
+    def error(step):
+        return float(((values / step).round().clamp(0, 3) * step - values).square().sum())
+
+    best = min(error(step) for step in torch.linspace(0.1, 2, 40))
+    assert error(mse_step(values, edge)) <= 1.05 * best
+
+
 @pytest.fixture(scope="module")
 def problem():
     return build_problem(ProblemConfig(target="size-only", criterion="l1", seed=3, base=BASE))
