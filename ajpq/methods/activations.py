@@ -30,10 +30,10 @@ def straight(x: Tensor, value: Tensor) -> Tensor:
 
 
 def onto_codes(position: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
-    """Codes of positions in steps, and which positions are inside: round to the first or last
-    code or to one between."""
-    codes = position.detach().round().clamp(low, high)
-    return codes, (position.detach() - codes).abs() <= 0.5
+    """Codes of positions in steps, and which positions are inside: between the first and the last
+    code, not only rounded to one of them."""
+    at = position.detach()
+    return at.round().clamp(low, high), (low < at) & (at < high)
 
 
 def learned_edge(values: Tensor, edge: Edge, step: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class EWGS(Method):
         size = scaled_gradient(size, (last * weight[0].numel()).rsqrt())
         position = weight / size
         codes = torch.maximum(torch.minimum(position.detach().round(), last), -last)
-        inside = (position.detach() - codes).abs() <= 0.5
+        inside = position.detach().abs() < last
         made = scaled_codes(position, codes, inside, own["delta"], 2 * last)
         live = rows((bits > 0) & (bits < FLOAT_BITS), weight)
         untouched = rows(bits == FLOAT_BITS, weight)

@@ -102,7 +102,7 @@ def learned_step(weight: Tensor, bits: Tensor, steps: Tensor, quantizer: Quantiz
         last = torch.where(bits <= 8, 2.0 ** (bits.clamp(2, 8) - 1) - 1, 1.0)
         share = rows((last * weight[0].numel()).rsqrt(), weight)
         size = rows(steps, weight)
-        inside = ((weight / size - codes).abs() <= 0.5) & rows(bits != 0, weight)
+        inside = ((weight / size).abs() < rows(last, weight)) & rows(bits != 0, weight)
     size = rows(steps, weight)
     size = size * share + (size * (1 - share)).detach()
     position = torch.where(inside, weight / size, codes)
