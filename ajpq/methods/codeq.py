@@ -54,6 +54,7 @@ class CoDeQ(Method):
     max_bits: int | None = Field(default=None, ge=2, le=STORED)
     start_logit: float = Field(default=3.0, gt=0)
     layer_roles: ClassVar[tuple[str, ...]] = ("step", "dead_zone_logit", "width_logit")
+    undone_by_others: ClassVar[bool] = True
 
     @property
     def groups(self) -> Mapping[str, Group]:

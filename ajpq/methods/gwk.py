@@ -70,6 +70,7 @@ class GWK(Method):
         "lengths",
         "rate",
     )
+    undone_by_others: ClassVar[bool] = True
 
     def start(self, weight: Tensor, bits: Tensor, quantizer: Quantizer) -> dict[str, Tensor]:
         """As of :class:`Method`: plain k-means, because no gradient is known yet."""
