@@ -164,6 +164,12 @@ class Recipe(_Frozen):
         return self
 
     @property
+    def narrow_only(self) -> tuple[str, ...]:
+        """The methods of its stages that leave rows of 8 bits to the quantizer."""
+        names = (s.trainer.name for s in self.stages if s.mode == "straight_through")
+        return tuple(name for name in names if METHODS[name].narrow_only)
+
+    @property
     def keeps_full_precision(self) -> bool:
         """Does one set of weights serve both modes at the end?"""
         return all(stage.mode != "straight_through" for stage in self.stages)

@@ -64,6 +64,8 @@ class Method(BaseModel, ABC):
 
     layer_roles: ClassVar[tuple[str, ...]] = ()
     edge_roles: ClassVar[tuple[str, ...]] = ("step",)
+    narrow_only: ClassVar[bool] = False
+    """Are rows of 8 bits left to the quantizer, so that there must be narrower ones?"""
     undone_by_others: ClassVar[bool] = False
     """Would training by another method lose what is more than grids, such as zeros or blocks?"""
 

@@ -38,13 +38,14 @@ class CoDeQ(Method):
 
     Different from the published code: ``absmax`` is taken at the start of every epoch, not in every
     step, and rows of 8 bits (the layers that the code excludes by name) keep the quantizer's grid.
-    Activations, which the code leaves alone, have LSQ's steps.
+    Activations, which the code leaves alone, have LSQ's steps where they are of less than 8 bits.
 
     Attributes:
         dead_zone: how the dead-zone logits are trained; its weight decay sets the sparsity.
         width: how the width logits are.
-        activation_step: how the steps of the activations are.
-        max_bits: widths are learned, at most this; None: they stay as the policy has them.
+        activation_step: how the steps of such activations are.
+        max_bits: widths are learned, at most this, whatever width below 8 the policy has; None:
+            they stay as the policy has them.
         start_logit: all logits at first; 3 is nearly no dead zone and nearly the largest width.
     """
 
@@ -54,6 +55,7 @@ class CoDeQ(Method):
     max_bits: int | None = Field(default=None, ge=2, le=STORED)
     start_logit: float = Field(default=3.0, gt=0)
     layer_roles: ClassVar[tuple[str, ...]] = ("step", "dead_zone_logit", "width_logit")
+    narrow_only: ClassVar[bool] = True
     undone_by_others: ClassVar[bool] = True
 
     @property

@@ -70,6 +70,7 @@ class GWK(Method):
         "lengths",
         "rate",
     )
+    narrow_only: ClassVar[bool] = True
     undone_by_others: ClassVar[bool] = True
 
     def start(self, weight: Tensor, bits: Tensor, quantizer: Quantizer) -> dict[str, Tensor]:
