@@ -17,8 +17,16 @@ from ajpq.methods.activations import learned_edge, mse_step
 from ajpq.quantizers import Quantizer
 from hw_models.network import Edge
 
+STORED = 8
+"""Width of the codes of a row whose levels are not multiples of one step."""
+
 Own = Mapping[str, Tensor]
 """Role, such as ``step`` -> what a method holds for one layer or one edge under that role."""
+
+
+def is_narrow(bits: Tensor) -> Tensor:
+    """``[O]`` bool: rows of less than 8 bits that are not pruned."""
+    return (bits > 0) & (bits < STORED)
 
 
 class Group(BaseModel):

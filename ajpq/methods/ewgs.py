@@ -16,7 +16,7 @@ from ajpq.methods.activations import mse_step, onto_codes, scaled_gradient
 from ajpq.methods.base import Group, Method, Own
 from ajpq.methods.curvature import Curvature, curvatures
 from ajpq.methods.lsq import fitted_steps
-from ajpq.quantizers import Quantizer, rows
+from ajpq.quantizers import Quantizer, last_code, rows
 from hw_models.network import FLOAT_BITS, Edge
 
 
@@ -128,11 +128,6 @@ def delta_of(curvature: Curvature) -> Tensor:
     """Mean curvature over a large gradient, three standard deviations; never below zero."""
     tiny = torch.finfo(curvature.spread.dtype).tiny
     return (curvature.mean / (3 * curvature.spread).clamp_min(tiny)).clamp_min(0.0)
-
-
-def last_code(bits: Tensor) -> Tensor:
-    """``[O]`` largest code of every row; 1 where there are no codes."""
-    return torch.where((bits > 0) & (bits <= 8), 2.0 ** (bits.clamp(2, 8) - 1) - 1, 1.0)
 
 
 class _ScaledGradient(torch.autograd.Function):

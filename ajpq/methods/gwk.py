@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from pydantic import Field
@@ -11,9 +11,9 @@ from torch import Tensor
 from ajpq.compressed import own_name, own_of
 from ajpq.finetune.goal import Moment
 from ajpq.graph.structure import Layer, layers
-from ajpq.methods.base import Method, Own, Settled
+from ajpq.methods.activations import straight
+from ajpq.methods.base import STORED, Method, Own, Settled, is_narrow
 from ajpq.methods.blocks import (
-    STORED,
     Blocks,
     at_rate_within,
     block_length,
@@ -99,7 +99,7 @@ class GWK(Method):
         if not coded.any():
             return straight_through(weight, self._stored(weight, bits), own["step"], quantizer)
         codes, steps = self._blocks(weight.detach(), coded, own).codes()
-        made: Tensor = _StraightThrough.apply(weight, codes * rows(steps, weight))
+        made = straight(weight, codes * rows(steps, weight))
         if coded.all():
             return made
         alone = straight_through(weight, self._stored(weight, bits), own["step"], quantizer)
@@ -172,25 +172,9 @@ class GWK(Method):
 
     def _coded(self, weight: Tensor, bits: Tensor) -> Tensor:
         """``[O]`` bool: the rows with a codebook; one that is a single block has none."""
-        return _narrow(bits) & (weight[0].numel() > block_length(weight, self.channels))
+        return is_narrow(bits) & (weight[0].numel() > block_length(weight, self.channels))
 
     def _stored(self, weight: Tensor, bits: Tensor) -> Tensor:
         """``[O]`` widths of the codes in the end."""
-        alone = torch.where(_narrow(bits), self.alone_bits, bits)
+        alone = torch.where(is_narrow(bits), self.alone_bits, bits)
         return torch.where(self._coded(weight, bits), STORED, alone)
-
-
-def _narrow(bits: Tensor) -> Tensor:
-    return (bits > 0) & (bits < STORED)
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Exactly ``made`` forward; the gradient goes to ``weight`` as it is."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, made: Tensor) -> Tensor:
-        return made.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return gradients[0], None
