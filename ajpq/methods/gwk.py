@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ajpq.compressed import own_name, own_of
-from ajpq.finetune.goal import Moment
-from ajpq.graph.structure import Layer, layers
+from ajpq.compressed import State, own_name, own_of
+from ajpq.finetune.goal import Goal, Moment
+from ajpq.graph.structure import Graph, Layer, layers
 from ajpq.methods.activations import straight
 from ajpq.methods.base import STORED, Method, Own, Settled, is_narrow
 from ajpq.methods.blocks import (
@@ -35,11 +35,11 @@ class GWK(Method):
     kernels have one tap. All blocks of a layer, divided by their row's standard deviation, share a
     codebook. In every step blocks are assigned anew and centroids are the means of their members,
     weighted by gradient magnitudes; gradients pass straight through to the weights behind them.
-    Once an epoch gradients are added up, and a price of the bits that name a centroid is found, one
-    for all layers, at which the packed file keeps within ``bits_per_weight``. In the end a layer
-    has 8-bit codes of few distinct blocks, which that file stores as a codebook
-    (:mod:`ajpq.packed.blocks`). Rows of 8 bits, and depthwise kernels, which are too few for a
-    codebook, are quantized weight by weight.
+    Once an epoch gradients are added up. Then, and once more in the end, a price of the bits that
+    name a centroid is found, one for all layers, at which the packed file keeps within
+    ``bits_per_weight``. In the end a layer has 8-bit codes of few distinct blocks, which that file
+    stores as a codebook (:mod:`ajpq.packed.blocks`). Rows of 8 bits, and depthwise kernels, which
+    are too few for a codebook, are quantized weight by weight.
 
     From the paper are the gradient-weighted centroids, and bits counted with the codebook. Its
     equations are not known: how gradients are gathered, the row's scale, assignment in every step,
@@ -135,6 +135,23 @@ class GWK(Method):
             found[own_name(name, "lengths")] = book.book.bits
             found[own_name(name, "rate")] = torch.tensor(book.rate)
         return found
+
+    @torch.no_grad()
+    def finished(self, graph: Graph, goal: Goal, state: State) -> dict[str, Tensor]:
+        """As of :class:`Method`; bits have the price that the weights want in the end."""
+        books: dict[str, Blocks] = {}
+        for layer in layers(graph):
+            weight, bits = state[layer.node.parameters["weight"]], goal.bits[layer.name]
+            coded = self._coded(weight, bits)
+            if coded.any():
+                own = own_of(state, layer.name, self.layer_roles)
+                books[layer.name] = self._blocks(weight, coded, own)
+        priced = at_rate_within(books.values(), self.bits_per_weight)
+        rates = {
+            own_name(name, "rate"): torch.tensor(book.rate)
+            for name, book in zip(books, priced, strict=True)
+        }
+        return super().finished(graph, goal, {**state, **rates})
 
     def _refitted(self, books: list[Blocks]) -> list[Blocks]:
         for _ in range(_EPOCH_ROUNDS):
