@@ -305,6 +305,16 @@ class CompressConfig(ProblemConfig):
             raise ValueError(f"expected one of {ACTIVATION_BITS}")
         return bits
 
+    @model_validator(mode="after")
+    def _something_to_compress(self) -> CompressConfig:
+        widths = {self.weight_bits, self.outer_bits or self.weight_bits}
+        if self.recipe.narrow_only and min(widths) >= 8:
+            raise ValueError(
+                f"{self.recipe.narrow_only[0]} compresses layers of less than 8 weight bits only, "
+                f"got {self.weight_bits=}, {self.outer_bits=}"
+            )
+        return self
+
     @property
     def full_recipe(self) -> Recipe:
         """What the network is fine-tuned with."""

@@ -148,20 +148,27 @@ def fine_tune(
     A pure function of its arguments: it draws nothing from global random generators.
     """
     watch = watch or Watch()
-    goal = Goal(
-        bits=weight_bits(problem.graph, policy),
-        quantizer=make_quantizer(policy.quantizer),
-        grids=edge_grids(problem.graph, policy, problem.ranges),
-    )
     first, snapshot = watch.resume or (0, None)
     state = dict(problem.state)
     for number, stage in enumerate(recipe.stages):
         if number >= first:
             resume = snapshot if number == first else None
             before = recipe.steps(len(problem.split.train), number)
+            goal = _goal(problem, policy, state if resume is None else resume.state)
             state = _run_stage(problem, number, stage, goal, state, watch, resume, before)
     images = calibration_images(problem, recipe.calibration)
     return calibrated(problem, policy, recipe.calibration, state, images)
+
+
+def _goal(problem: Problem, policy: CompressionPolicy, state: State) -> Goal:
+    """The policy, without the channels that earlier stages pruned."""
+    bits, widths = weight_bits(problem.graph, policy), chosen_widths(problem.graph, state)
+    pruned = {name: torch.where(own == 0, 0, bits[name]) for name, own in widths.items()}
+    return Goal(
+        bits={**bits, **pruned},
+        quantizer=make_quantizer(policy.quantizer),
+        grids=edge_grids(problem.graph, policy, problem.ranges),
+    )
 
 
 def _run_stage(

@@ -7,7 +7,7 @@ batch is normalised by its own statistics, which are averaged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -94,7 +94,7 @@ def recalibrate(
         seen.append(dict(notes))
     return (
         _buffers(graph, tensors, kept, seen[:batchnorm_batches]),
-        _ranges(graph, ranges, seen[:range_batches]),
+        _ranges(graph, ranges, seen[:range_batches], _narrow(network)),
     )
 
 
@@ -228,12 +228,21 @@ def _buffers(
     return buffers
 
 
+def _narrow(network: Network) -> frozenset[str]:
+    return frozenset(name for name, edge in network.edges.items() if edge.bits in NARROW)
+
+
 def _ranges(
-    graph: Graph, ranges: Mapping[str, ActivationRange], seen: Sequence[Mapping[str, Any]]
+    graph: Graph,
+    ranges: Mapping[str, ActivationRange],
+    seen: Sequence[Mapping[str, Any]],
+    narrow: Container[str],
 ) -> dict[str, ActivationRange]:
+    """The largest of all batches, or of narrow edges, which are cut off anyway, the mean."""
     unsigned = nonnegative_edges(graph)
     found = {}
     for edge, own in ranges.items():
-        largest = max((notes[edge] for notes in seen if edge in notes), default=own.maximum)
+        limits = [notes[edge] for notes in seen if edge in notes] or [own.maximum]
+        largest = float(np.mean(limits)) if edge in narrow else max(limits)
         found[edge] = ActivationRange(largest, edge not in unsigned)
     return found

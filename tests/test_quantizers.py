@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ajpq.policy import QuantizerSpec
-from ajpq.quantizers import learned_step, make_quantizer, rows, snap, straight_through
+from ajpq.quantizers import last_code, learned_step, make_quantizer, rows, snap, straight_through
 from ajpq.quantizers.uniform import UniformQuantizer
 from hw_models.errors import AjpqError, UnknownNameError
 
@@ -121,6 +121,10 @@ def test_learned_steps_get_the_gradients_of_torchs_own_learnable_fake_quantizati
     weight = torch.randn(6, 5, 3, 3, generator=torch.Generator().manual_seed(bits))
     widths, last = torch.full((6,), bits), 2 ** (bits - 1) - 1
     fitted = quantizer.fit(weight, widths) * 0.8
+    # Half a step beyond the ends torch has a gradient, but LSQ's equation 3 has none.
+    size = rows(fitted, weight)
+    at = (weight / size).abs()
+    weight = torch.where((at > last) & (at.round() <= last), weight + weight.sign() * size, weight)
     upstream = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
     share = (last * weight[0].numel()) ** -0.5
     results = []
@@ -136,6 +140,11 @@ def test_learned_steps_get_the_gradients_of_torchs_own_learnable_fake_quantizati
         results.append((made.detach(), w.grad, s.grad))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_the_last_code_is_that_of_signed_codes():
+    bits = torch.tensor([0, 2, 3, 4, 5, 6, 7, 8, 32])
+    assert last_code(bits).tolist() == [1, 1, 3, 7, 15, 31, 63, 127, 1]
 
 
 def test_learned_steps_leave_pruned_and_untouched_rows_alone():

@@ -160,3 +160,24 @@ def test_a_bias_in_front_of_batchnorm_moves_the_mean_and_nothing_else():
             found.append((buffers["1.running_mean"], largest))
     assert torch.allclose(found[2][0] - found[0][0], torch.tensor([0.3, -0.07, 1.1, 0.013]))
     assert found[2][1] == pytest.approx(found[0][1])
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_narrow_edges_have_the_mean_of_the_batches_and_wide_ones_the_largest(bits):
+    """As the ranges of the uncompressed network have; every batch on its own is the oracle."""
+    graph, tensors = traced("option_a")
+    policy = uniform_policy({layer.name: layer.channels for layer in graph.layers}, 8, bits, 8)
+    known = ranges(graph, tensors, images(16))
+    batches = [images(16, seed) * factor for seed, factor in enumerate((1.0, 2.0, 0.5))]
+
+    def found(*some):
+        settings = {"batchnorm_batches": 0, "range_batches": len(some)}
+        return recalibrate(graph, tensors, policy, known, QUANTIZER.quantize, some, **settings)[1]
+
+    alone, together = [found(batch) for batch in batches], found(*batches)
+    narrow = {name for name, edge in edge_grids(graph, policy, known).items() if edge.bits == bits}
+    assert narrow & together.keys() < together.keys()
+    for name, own in together.items():
+        limits = [each[name].maximum for each in alone]
+        expected = np.mean(limits) if name in narrow else max(limits)
+        assert own.maximum == pytest.approx(expected, rel=1e-6)

@@ -113,10 +113,11 @@ def _owned(graph: Graph, narrow: Mapping[str, Edge]) -> dict[str, tuple[str, Edg
 
 
 def without_own(state: State, graph: Graph, kept: Method | None = None) -> dict[str, Tensor]:
-    """``state`` without what methods hold; what ``kept`` knows stays."""
+    """``state`` without what methods hold; what ``kept`` knows stays, and widths that were chosen,
+    because pruned channels stay pruned."""
     roles = ROLES - set(kept.layer_roles if kept else ())
     edge_roles = EDGE_ROLES - set(kept.edge_roles if kept else ())
-    gone = {own_name(layer.name, role) for layer in layers(graph) for role in {*roles, "width"}}
+    gone = {own_name(layer.name, role) for layer in layers(graph) for role in roles}
     gone |= {own_name(edge_owner(e), role) for e in quantized_edges(graph) for role in edge_roles}
     return {name: value for name, value in state.items() if name not in gone}
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ajpq.methods import MethodSpec, make_method
+from ajpq.methods import METHODS, MethodSpec, make_method
 
 Mode = Literal["float", "psg", "straight_through"]
 
@@ -114,6 +115,15 @@ class Stage(_Frozen):
         return method
 
     @property
+    def undone_by_others(self) -> str | None:
+        """Its kind, if it ends with single weights that another kind of training would move."""
+        if self.mode == "straight_through":
+            name = self.trainer.name
+            return name if METHODS[name].undone_by_others else None
+        prunes_weights = self.mode == "psg" and self.psg.form == "sparse" and self.psg.sparsity
+        return "sparse psg" if prunes_weights else None
+
+    @property
     def trainer(self) -> MethodSpec:
         """The method of a ``straight_through`` stage."""
         short = {"fitted": "straight_through", "learned": "lsq"}
@@ -160,6 +170,23 @@ class Recipe(_Frozen):
     name: str
     stages: tuple[Stage, ...] = ()
     calibration: Calibration = Calibration()
+
+    @model_validator(mode="after")
+    def _nothing_undone(self) -> Recipe:
+        for stage, following in pairwise(self.stages):
+            kind = stage.undone_by_others
+            if kind is not None and following.undone_by_others != kind:
+                raise ValueError(
+                    f"what a {kind} stage ends with would be undone by the next, "
+                    f"{following.mode!r}: it must be the last, or followed by another {kind} stage"
+                )
+        return self
+
+    @property
+    def narrow_only(self) -> tuple[str, ...]:
+        """The methods of its stages that leave rows of 8 bits to the quantizer."""
+        names = (s.trainer.name for s in self.stages if s.mode == "straight_through")
+        return tuple(name for name in names if METHODS[name].narrow_only)
 
     @property
     def keeps_full_precision(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ajpq.compressed import State, fit_scales
+from ajpq.compressed import State, fit_scales, width_name
 from ajpq.finetune.goal import Goal, Moment
 from ajpq.finetune.loss import loss_function, plain_loss
 from ajpq.finetune.optimizers import Groups, optimizer_of, psg_distances, set_learning_rates
@@ -19,7 +19,7 @@ from ajpq.finetune.psg import PSGD
 from ajpq.finetune.quantized import Quantized, quantized_network, started, without_own
 from ajpq.finetune.recipe import Stage
 from ajpq.graph.execute import channels_last
-from ajpq.graph.structure import Graph
+from ajpq.graph.structure import Graph, layers
 from ajpq.methods import make_method
 from ajpq.methods.psg import pruned
 from hw_models.errors import AjpqError
@@ -96,7 +96,7 @@ def run_stage(
     network = _network(stage, inputs)
     groups: Groups = network.groups if network else []
     start = resume.state if resume is not None else _started(network, inputs, state)
-    leaves = _trainable(start, network)
+    leaves = _trainable(start, inputs.graph, network)
     buffers = {name: value.clone() for name, value in start.items() if name not in leaves}
     optimizer = optimizer_of(stage, leaves, groups)
     first_epoch = 0
@@ -146,14 +146,14 @@ def _started(network: Quantized | None, inputs: StageInputs, state: State) -> St
     return started(network, state, lambda: next(iter(inputs.batches(0)))[0])
 
 
-def _trainable(state: State, network: Quantized | None) -> dict[str, Tensor]:
+def _trainable(state: State, graph: Graph, network: Quantized | None) -> dict[str, Tensor]:
     """Copies that take gradients, convolution weights in channels_last, which is the faster.
 
     Sorted by name: optimizers know their parameters by position, and a state that comes from a
     file has another order.
     """
     groups = network.groups if network else []
-    plain = without_own(state, network.graph) if network else state
+    plain = without_own(state, graph).keys() - {width_name(layer.name) for layer in layers(graph)}
     learned = {name for _, names in groups for name in names}
     return {
         name: channels_last(state[name].detach().clone()).requires_grad_()

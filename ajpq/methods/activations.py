@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ajpq.calibration import clips
 from hw_models.network import Edge
-
-# Of the values of an edge so many are looked at, and so many steps are tried.
-_MOST_VALUES = 65_536
-_RATIOS = torch.linspace(0.05, 1.0, 96)
 
 Bound = int | Tensor
 """A first or last code; as a tensor it broadcasts over the values."""
@@ -47,10 +43,11 @@ def on_grid(values: Tensor, size: Tensor, low: Bound, high: Bound) -> Tensor:
 
 
 def onto_codes(position: Tensor, low: Bound, high: Bound) -> tuple[Tensor, Tensor]:
-    """Codes of positions in steps, and which positions are inside: round to the first or last
-    code or to one between."""
-    codes = position.detach().round().clamp(low, high)  # type: ignore[arg-type]  # either will do
-    return codes, (position.detach() - codes).abs() <= 0.5
+    """Codes of positions in steps, and which positions are inside: between the first and the last
+    code, not only rounded to one of them."""
+    at = position.detach()
+    codes = at.round().clamp(low, high)  # type: ignore[arg-type]  # either will do
+    return codes, (low < at) & (at < high)
 
 
 def learned_edge(values: Tensor, edge: Edge, step: Tensor) -> Tensor:
@@ -73,17 +70,8 @@ def scaled_gradient(x: Tensor, share: float | Tensor) -> Tensor:
 
 @torch.no_grad()
 def mse_step(values: Tensor, edge: Edge) -> Tensor:
-    """The step ``[]`` that puts ``values`` on the edge's codes with the least squared error.
-
-    The best of 96 between the largest value and a twentieth of it on the last code; of many values
-    an evenly spaced sample is looked at.
-    """
-    flat = values.detach().float().flatten()
-    flat = flat[:: math.ceil(len(flat) / _MOST_VALUES)]
-    low, high = edge.code_range
-    largest = flat.abs().max()
-    if largest == 0:
-        return torch.tensor(1.0 / high)
-    steps = largest / high * _RATIOS
-    errors = [((flat / s).round().clamp(low, high) * s - flat).square().sum() for s in steps]
-    return steps[int(torch.stack(errors).argmin())].clone()
+    """The step ``[]`` of the edge's grid that :func:`ajpq.calibration.clips` finds for ``values``;
+    where all are zero any."""
+    high = edge.code_range[1]
+    largest = clips(values.detach(), [edge.bits], edge.signed)[0]
+    return torch.tensor((largest or 1.0) / high)

@@ -17,8 +17,16 @@ from ajpq.methods.activations import learned_edge, mse_step
 from ajpq.quantizers import Quantizer
 from hw_models.network import Edge
 
+STORED = 8
+"""Width of the codes of a row whose levels are not multiples of one step."""
+
 Own = Mapping[str, Tensor]
 """Role, such as ``step`` -> what a method holds for one layer or one edge under that role."""
+
+
+def is_narrow(bits: Tensor) -> Tensor:
+    """``[O]`` bool: rows of less than 8 bits that are not pruned."""
+    return (bits > 0) & (bits < STORED)
 
 
 class Group(BaseModel):
@@ -72,6 +80,10 @@ class Method(BaseModel, ABC):
 
     layer_roles: ClassVar[tuple[str, ...]] = ()
     edge_roles: ClassVar[tuple[str, ...]] = ("step",)
+    narrow_only: ClassVar[bool] = False
+    """Are rows of 8 bits left to the quantizer, so that there must be narrower ones?"""
+    undone_by_others: ClassVar[bool] = False
+    """Would training by another method lose what is more than grids, such as zeros or blocks?"""
 
     # --- weights ---
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ajpq.methods.base import STORED
 from ajpq.packed import smallest_bits
 from ajpq.quantizers import rows
 from ajpq.quantizers.codebook import (
@@ -19,9 +20,6 @@ from ajpq.quantizers.codebook import (
     rate_within,
     refined,
 )
-
-STORED = 8
-"""Width of the codes that a layer with a codebook ends with."""
 
 
 @dataclass(frozen=True, eq=False)

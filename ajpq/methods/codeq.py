@@ -13,11 +13,9 @@ from ajpq.compressed import own_name
 from ajpq.finetune.goal import Moment
 from ajpq.graph.structure import layers
 from ajpq.methods.activations import straight
-from ajpq.methods.base import Group, Method, Own, Settled
+from ajpq.methods.base import STORED, Group, Method, Own, Settled, is_narrow
 from ajpq.quantizers import Quantizer, rows, straight_through
 
-STORED = 8
-"""Levels are put on a grid of this width."""
 _LAST = 2 ** (STORED - 1) - 1
 _TERNARY = 2
 _REACH = 0.99
@@ -38,13 +36,14 @@ class CoDeQ(Method):
 
     Different from the published code: ``absmax`` is taken at the start of every epoch, not in every
     step, and rows of 8 bits (the layers that the code excludes by name) keep the quantizer's grid.
-    Activations, which the code leaves alone, have LSQ's steps.
+    Activations, which the code leaves alone, have LSQ's steps where they are of less than 8 bits.
 
     Attributes:
         dead_zone: how the dead-zone logits are trained; its weight decay sets the sparsity.
         width: how the width logits are.
-        activation_step: how the steps of the activations are.
-        max_bits: widths are learned, at most this; None: they stay as the policy has them.
+        activation_step: how the steps of such activations are.
+        max_bits: widths are learned, at most this, whatever width below 8 the policy has; None:
+            they stay as the policy has them.
         start_logit: all logits at first; 3 is nearly no dead zone and nearly the largest width.
     """
 
@@ -54,6 +53,8 @@ class CoDeQ(Method):
     max_bits: int | None = Field(default=None, ge=2, le=STORED)
     start_logit: float = Field(default=3.0, gt=0)
     layer_roles: ClassVar[tuple[str, ...]] = ("step", "dead_zone_logit", "width_logit")
+    narrow_only: ClassVar[bool] = True
+    undone_by_others: ClassVar[bool] = True
 
     @property
     def keeps_widths(self) -> bool:
@@ -81,7 +82,7 @@ class CoDeQ(Method):
         step, widths = rows(own["step"], weight), rows(self._widths(bits, own), weight)
         levels = dead_zone(weight, _LAST * step, own["dead_zone_logit"], widths)
         made = straight(levels, (levels.detach() / step).round() * step)
-        narrow = _narrow(bits)
+        narrow = is_narrow(bits)
         if narrow.all():
             return made
         alone = straight_through(weight, bits, own["step"], quantizer)
@@ -89,11 +90,11 @@ class CoDeQ(Method):
 
     def living(self, bits: Tensor, made: Tensor) -> Tensor:
         """As of :class:`Method`."""
-        return torch.where(_narrow(bits) & ~made.detach().flatten(1).any(1), 0, bits)
+        return torch.where(is_narrow(bits) & ~made.detach().flatten(1).any(1), 0, bits)
 
     def settled(self, weight: Tensor, bits: Tensor, own: Own, quantizer: Quantizer) -> Settled:
         """As of :class:`Method`: rows of 8 bits, or 2, or none."""
-        made, narrow = self.quantized(weight, bits, own, quantizer), _narrow(bits)
+        made, narrow = self.quantized(weight, bits, own, quantizer), is_narrow(bits)
         ternary = narrow & (self._widths(bits, own) == _TERNARY)
         stored = torch.where(ternary, _TERNARY, torch.where(narrow, STORED, bits))
         return Settled(
@@ -152,13 +153,8 @@ def dead_zone(weight: Tensor, absmax: Tensor, logit: Tensor, bits: Tensor) -> Te
 def grids(weight: Tensor, bits: Tensor, quantizer: Quantizer) -> Tensor:
     """``[O]`` steps: where there is a dead zone, the last of 8-bit codes is at the 0.99 quantile of
     the layer's magnitudes (of such rows)."""
-    steps, narrow = quantizer.fit(weight, bits), _narrow(bits)
+    steps, narrow = quantizer.fit(weight, bits), is_narrow(bits)
     if not narrow.any():
         return steps
     absmax = torch.quantile(weight[narrow].abs().flatten().float(), _REACH)
     return torch.where(narrow, absmax.clamp_min(_LEAST_STEP) / _LAST, steps)
-
-
-def _narrow(bits: Tensor) -> Tensor:
-    """``[O]`` bool: the rows with a dead zone."""
-    return (bits > 0) & (bits < STORED)

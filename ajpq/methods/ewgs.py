@@ -16,7 +16,7 @@ from ajpq.methods.activations import mse_step, onto_codes, scaled_gradient
 from ajpq.methods.base import Group, Method, Own
 from ajpq.methods.curvature import Curvature, curvatures
 from ajpq.methods.lsq import fitted_steps
-from ajpq.quantizers import Quantizer, rows
+from ajpq.quantizers import Quantizer, last_code, rows
 from hw_models.network import FLOAT_BITS, Edge
 
 
@@ -82,7 +82,7 @@ class EWGS(Method):
         size = scaled_gradient(size, (last * weight[0].numel()).rsqrt())
         position = weight / size
         codes = torch.maximum(torch.minimum(position.detach().round(), last), -last)
-        inside = (position.detach() - codes).abs() <= 0.5
+        inside = position.detach().abs() < last
         made = scaled_codes(position, codes, inside, own["delta"], 2 * last)
         live = rows((bits > 0) & (bits < FLOAT_BITS), weight)
         untouched = rows(bits == FLOAT_BITS, weight)
@@ -130,24 +130,20 @@ def delta_of(curvature: Curvature) -> Tensor:
     return (curvature.mean / (3 * curvature.spread).clamp_min(tiny)).clamp_min(0.0)
 
 
-def last_code(bits: Tensor) -> Tensor:
-    """``[O]`` largest code of every row; 1 where there are no codes."""
-    return torch.where((bits > 0) & (bits <= 8), 2.0 ** (bits.clamp(2, 8) - 1) - 1, 1.0)
-
-
 class _ScaledGradient(torch.autograd.Function):
     """Exactly ``codes`` forward; the scaled gradient backward, in units of [0, 1]."""
 
     @staticmethod
     def forward(ctx: Any, position: Tensor, codes: Tensor, factor: Tensor) -> Tensor:
-        ctx.save_for_backward(position, codes, factor)
+        # A constant: kept with its graph, a second derivative would go through the scaling itself.
+        ctx.save_for_backward(factor * (position - codes))
         return codes.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        position, codes, factor = ctx.saved_tensors
+        (scaling,) = ctx.saved_tensors
         g = gradients[0]
-        return g + g.abs() * (factor * (position - codes)), None, None
+        return g + g.abs() * scaling, None, None
 
 
 def scaled_codes(

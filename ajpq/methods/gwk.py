@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ajpq.compressed import own_name, own_of
-from ajpq.finetune.goal import Moment
-from ajpq.graph.structure import Layer, layers
-from ajpq.methods.base import Method, Own, Settled
+from ajpq.compressed import State, own_name, own_of
+from ajpq.finetune.goal import Goal, Moment
+from ajpq.graph.structure import Graph, Layer, layers
+from ajpq.methods.activations import straight
+from ajpq.methods.base import STORED, Method, Own, Settled, is_narrow
 from ajpq.methods.blocks import (
-    STORED,
     Blocks,
     at_rate_within,
     block_length,
@@ -35,11 +35,11 @@ class GWK(Method):
     kernels have one tap. All blocks of a layer, divided by their row's standard deviation, share a
     codebook. In every step blocks are assigned anew and centroids are the means of their members,
     weighted by gradient magnitudes; gradients pass straight through to the weights behind them.
-    Once an epoch gradients are added up, and a price of the bits that name a centroid is found, one
-    for all layers, at which the packed file keeps within ``bits_per_weight``. In the end a layer
-    has 8-bit codes of few distinct blocks, which that file stores as a codebook
-    (:mod:`ajpq.packed.blocks`). Rows of 8 bits, and depthwise kernels, which are too few for a
-    codebook, are quantized weight by weight.
+    Once an epoch gradients are added up. Then, and once more in the end, a price of the bits that
+    name a centroid is found, one for all layers, at which the packed file keeps within
+    ``bits_per_weight``. In the end a layer has 8-bit codes of few distinct blocks, which that file
+    stores as a codebook (:mod:`ajpq.packed.blocks`). Rows of 8 bits, and depthwise kernels, which
+    are too few for a codebook, are quantized weight by weight.
 
     From the paper are the gradient-weighted centroids, and bits counted with the codebook. Its
     equations are not known: how gradients are gathered, the row's scale, assignment in every step,
@@ -70,6 +70,8 @@ class GWK(Method):
         "lengths",
         "rate",
     )
+    narrow_only: ClassVar[bool] = True
+    undone_by_others: ClassVar[bool] = True
 
     @property
     def keeps_widths(self) -> bool:
@@ -102,7 +104,7 @@ class GWK(Method):
         if not coded.any():
             return straight_through(weight, self._stored(weight, bits), own["step"], quantizer)
         codes, steps = self._blocks(weight.detach(), coded, own).codes()
-        made: Tensor = _StraightThrough.apply(weight, codes * rows(steps, weight))
+        made = straight(weight, codes * rows(steps, weight))
         if coded.all():
             return made
         alone = straight_through(weight, self._stored(weight, bits), own["step"], quantizer)
@@ -138,6 +140,23 @@ class GWK(Method):
             found[own_name(name, "lengths")] = book.book.bits
             found[own_name(name, "rate")] = torch.tensor(book.rate)
         return found
+
+    @torch.no_grad()
+    def finished(self, graph: Graph, goal: Goal, state: State) -> dict[str, Tensor]:
+        """As of :class:`Method`; bits have the price that the weights want in the end."""
+        books: dict[str, Blocks] = {}
+        for layer in layers(graph):
+            weight, bits = state[layer.node.parameters["weight"]], goal.bits[layer.name]
+            coded = self._coded(weight, bits)
+            if coded.any():
+                own = own_of(state, layer.name, self.layer_roles)
+                books[layer.name] = self._blocks(weight, coded, own)
+        priced = at_rate_within(books.values(), self.bits_per_weight)
+        rates = {
+            own_name(name, "rate"): torch.tensor(book.rate)
+            for name, book in zip(books, priced, strict=True)
+        }
+        return super().finished(graph, goal, {**state, **rates})
 
     def _refitted(self, books: list[Blocks]) -> list[Blocks]:
         for _ in range(_EPOCH_ROUNDS):
@@ -175,25 +194,9 @@ class GWK(Method):
 
     def _coded(self, weight: Tensor, bits: Tensor) -> Tensor:
         """``[O]`` bool: the rows with a codebook; one that is a single block has none."""
-        return _narrow(bits) & (weight[0].numel() > block_length(weight, self.channels))
+        return is_narrow(bits) & (weight[0].numel() > block_length(weight, self.channels))
 
     def _stored(self, weight: Tensor, bits: Tensor) -> Tensor:
         """``[O]`` widths of the codes in the end."""
-        alone = torch.where(_narrow(bits), self.alone_bits, bits)
+        alone = torch.where(is_narrow(bits), self.alone_bits, bits)
         return torch.where(self._coded(weight, bits), STORED, alone)
-
-
-def _narrow(bits: Tensor) -> Tensor:
-    return (bits > 0) & (bits < STORED)
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Exactly ``made`` forward; the gradient goes to ``weight`` as it is."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, made: Tensor) -> Tensor:
-        return made.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return gradients[0], None

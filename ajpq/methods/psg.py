@@ -45,14 +45,24 @@ def weak_channels(strengths: Mapping[str, Tensor], share: float) -> dict[str, Te
     """Layer name -> ``[O]`` bool: the weakest of all channels inside residual blocks.
 
     Those of the streams between blocks stay, as in Li et al., arXiv 1608.08710: they cannot go
-    without touching every block.
+    without touching every block. The strongest channel of every layer stays as well, because a
+    layer may be the only way through the network.
 
     Args:
         strengths: of the channels of every layer of :func:`ajpq.graph.channels.inner_layers`.
+        share: of all these channels; fewer go if only strongest ones are left.
     """
-    every = torch.cat(list(strengths.values()))
-    threshold = every.kthvalue(max(1, round(share * len(every)))).values
-    return {name: own <= threshold for name, own in strengths.items()}
+    lengths = [len(own) for own in strengths.values()]
+    every = torch.cat([_without_strongest(own) for own in strengths.values()])
+    count = min(round(share * len(every)), len(every) - len(lengths))
+    weak = torch.zeros(len(every), dtype=torch.bool)
+    weak[every.topk(count, largest=False).indices] = True
+    return dict(zip(strengths, weak.split(lengths), strict=True))
+
+
+def _without_strongest(strengths: Tensor) -> Tensor:
+    """``[O]`` with infinity for the strongest channel, which is then the last to go."""
+    return strengths.index_fill(0, strengths.argmax(), torch.inf)
 
 
 def strength(state: State, layer: Layer) -> Tensor:

@@ -9,9 +9,21 @@ import torch
 from torch import Tensor
 
 from ajpq.policy import QuantizerSpec
-from ajpq.quantizers.uniform import UniformQuantizer
+from ajpq.quantizers.uniform import UniformQuantizer, last_code
 from hw_models.errors import AjpqError, UnknownNameError
 from hw_models.network import FLOAT_BITS
+
+__all__ = [
+    "QUANTIZERS",
+    "Estimator",
+    "Quantizer",
+    "last_code",
+    "learned_step",
+    "make_quantizer",
+    "rows",
+    "snap",
+    "straight_through",
+]
 
 
 class Quantizer(Protocol):
@@ -99,10 +111,10 @@ def learned_step(weight: Tensor, bits: Tensor, steps: Tensor, quantizer: Quantiz
     """
     with torch.no_grad():
         codes = quantizer.encode(weight, bits, steps).to(weight.dtype)
-        last = torch.where(bits <= 8, 2.0 ** (bits.clamp(2, 8) - 1) - 1, 1.0)
+        last = last_code(bits)
         share = rows((last * weight[0].numel()).rsqrt(), weight)
         size = rows(steps, weight)
-        inside = ((weight / size - codes).abs() <= 0.5) & rows(bits != 0, weight)
+        inside = ((weight / size).abs() < rows(last, weight)) & rows(bits != 0, weight)
     size = rows(steps, weight)
     size = size * share + (size * (1 - share)).detach()
     position = torch.where(inside, weight / size, codes)

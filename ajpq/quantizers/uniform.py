@@ -85,9 +85,13 @@ def _coded(bits: Tensor) -> Tensor:
     return (bits > 0) & (bits <= 8)
 
 
+def last_code(bits: Tensor) -> Tensor:
+    """``[C]`` largest code of every row; 1 where there are no codes."""
+    return torch.where(_coded(bits), 2.0 ** (bits.clamp(2, 8) - 1) - 1, 1.0)
+
+
 def _top(bits: Tensor) -> Tensor:
-    """``[C, 1]`` largest code; 1 where there are no codes."""
-    return torch.where(_coded(bits), 2.0 ** (bits.clamp(2, 8) - 1) - 1, torch.ones(())).unsqueeze(1)
+    return last_code(bits).unsqueeze(1)
 
 
 def _codes(flat: Tensor, scales: Tensor, top: Tensor) -> Tensor:

@@ -10,8 +10,11 @@ from ajpq.config import ProblemConfig
 from ajpq.finetune.recipe import Recipe, Stage
 from ajpq.graph.structure import GRID_PRESERVING
 from ajpq.methods.activations import learned_edge, mse_step
+from ajpq.methods.ewgs import EWGS
+from ajpq.methods.lsq import LSQ
 from ajpq.policy import uniform_policy
 from ajpq.problem import Watch, fine_tune, network_of
+from ajpq.quantizers.uniform import UniformQuantizer
 from ajpq.runs.folder import load_weights, save_weights
 from hw_models.network import Edge
 
@@ -24,6 +27,10 @@ def test_gradients_are_those_of_torchs_own(bits, signed):
     edge = Edge("e", (2, 4, 4), bits, signed)
     low, high = edge.code_range
     values = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(bits))
+    # Half a step beyond the ends torch has a gradient, but LSQ's equation 3 has none.
+    rounded, at = (values / 0.4).round(), values / 0.4
+    disputed = (low <= rounded) & (rounded <= high) & ((at < low) | (at > high))
+    values[disputed] += 0.8
     upstream = torch.randn(values.shape, generator=torch.Generator().manual_seed(9))
     share = (values[0].numel() * high) ** -0.5
     found = []
@@ -41,6 +48,37 @@ def test_gradients_are_those_of_torchs_own(bits, signed):
         torch.testing.assert_close(ours, theirs)
 
 
+def by_lsq(values, step, low, high, upstream):
+    """Gradients of the values and of the step, by equations 5 and 3 of LSQ."""
+    at = values / step
+    inside = (low < at) & (at < high)
+    of_step = torch.where(inside, at.round() - at, at.clamp(low, high))
+    return upstream * inside, (upstream * of_step).sum()
+
+
+@pytest.mark.parametrize("method", [LSQ(), EWGS(delta=0.0)])
+@pytest.mark.parametrize(("bits", "signed"), [(2, False), (2, True), (3, False), (4, True)])
+def test_beyond_the_ends_there_is_no_gradient_as_in_the_papers(method, bits, signed):
+    """Also where a value still rounds to the last code; every tenth of a step is looked at."""
+    edge, step = Edge("e", (500,), bits, signed), 0.3
+    low, high = edge.code_range
+    values = (torch.arange(low - 2, high + 2, 0.1) + 0.03) * step
+    upstream = torch.randn(values.shape, generator=torch.Generator().manual_seed(bits))
+    expected, of_step = by_lsq(values, step, low, high, upstream)
+    x, s = values.clone()[None].requires_grad_(), torch.tensor(step, requires_grad=True)
+    own = {"step": s, "delta": torch.tensor(0.0)}
+    method.quantized_edge(x, edge, own).backward(upstream[None])
+    torch.testing.assert_close(x.grad[0], expected)
+    torch.testing.assert_close(s.grad, of_step * (len(values) * high) ** -0.5)
+    if not signed:
+        return
+    x, s = values.clone()[None].requires_grad_(), torch.tensor([step], requires_grad=True)
+    width = torch.tensor([bits])
+    method.quantized(x, width, {**own, "step": s}, UniformQuantizer()).backward(upstream[None])
+    torch.testing.assert_close(x.grad[0], expected)
+    torch.testing.assert_close(s.grad[0], of_step * (len(values) * high) ** -0.5)
+
+
 def test_the_gradient_of_the_step_is_a_finite_difference_of_its_surrogate():
     """With codes minus positions held, as the straight-through estimator does."""
     edge = Edge("e", (5,), 3, False)
@@ -49,7 +87,7 @@ def test_the_gradient_of_the_step_is_a_finite_difference_of_its_surrogate():
     at = 0.31
     position = values / at
     codes = position.round().clamp(0, 7)
-    inside = (position - codes).abs() <= 0.5
+    inside = (position > 0) & (position < 7)
 
     def surrogate(step):
         moved = torch.where(inside, values / step + (codes - position), codes)
@@ -87,6 +125,20 @@ def test_the_start_is_close_to_the_best_of_an_exhaustive_search():
     best = min(error(step) for step in torch.linspace(0.02, 3, 3000))
     assert error(mse_step(values, edge)) <= 1.02 * best
     assert float(mse_step(torch.zeros(1, 4), edge)) > 0
+
+
+@pytest.mark.parametrize(("channels", "width"), [(16, 32), (32, 16), (64, 8)])
+def test_the_start_is_that_of_the_whole_image(channels, width):
+    """Zero padding has made the left column, and only it, much weaker."""
+    edge, generator = Edge("e", (channels, width, width), 2, False), torch.Generator()
+    values = torch.randn(128, channels, width, width, generator=generator.manual_seed(1)).relu()
+    values[..., 0] *= 0.1
+
+    def error(step):
+        return float(((values / step).round().clamp(0, 3) * step - values).square().sum())
+
+    best = min(error(step) for step in torch.linspace(0.1, 2, 40))
+    assert error(mse_step(values, edge)) <= 1.05 * best
 
 
 @pytest.fixture(scope="module")

@@ -113,6 +113,30 @@ def test_one_product_serves_layers_and_edges_that_depend_on_each_other():
     assert float(by_edge["inner"].mean) == pytest.approx(0.25 * expected, abs=0.02)
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+def test_the_estimate_does_not_feed_on_the_present_factor(bits):
+    """The Hessian is that of the loss; how its gradients are scaled on the way is no part of it."""
+    edge, method = Edge("e", (64,), bits, True), EWGS()
+    values = torch.randn(8, 64, generator=torch.Generator().manual_seed(bits))
+    step = torch.tensor(0.5)
+
+    def curvature(delta):
+        own = {"step": step, "delta": torch.tensor(delta)}
+
+        def loss(weights, hook):
+            read = hook("e", values * weights["a"])
+            return (read + 0.5 * read.square()).sum()
+
+        moment = Moment(
+            0, None, None, {}, {}, lambda name, x: method.quantized_edge(x, edge, own), loss
+        )
+        units = {"a": torch.ones(64)}
+        found, _ = curvatures(moment, {"a": torch.ones(64)}, units, lambda name, x: None, 50)
+        return float(found["a"].mean)
+
+    assert curvature(0.8) == pytest.approx(curvature(0.0), rel=0.1)
+
+
 def test_the_factor_is_never_negative_and_measured_when_it_is_time():
     graph, tensors = modules.traced("option_a")
     state = {name: value for name, value in tensors.items() if value.is_floating_point()}

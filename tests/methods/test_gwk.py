@@ -10,6 +10,7 @@ from ajpq.finetune.goal import Goal, Moment
 from ajpq.graph.execute import execute, frozen_batchnorm, unchanged
 from ajpq.graph.structure import layers
 from ajpq.methods import MethodSpec, make_method
+from ajpq.packed import smallest_bits
 from ajpq.quantizers.uniform import UniformQuantizer
 from hw_models.errors import AjpqError
 from tests import modules
@@ -171,6 +172,22 @@ def test_refreshing_is_a_pure_function(moment):
     one, other = METHOD.refreshed(moment), METHOD.refreshed(moment)
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert all(torch.equal(value, before[name]) for name, value in moment.state.items())
+
+
+@pytest.mark.parametrize("bits_per_weight", [0.9, 1.0, 1.1])
+def test_in_the_end_bits_are_kept_whatever_price_the_last_epoch_began_with(moment, bits_per_weight):
+    method = METHOD.model_copy(update={"bits_per_weight": bits_per_weight})
+    state = {**moment.state, **method.refreshed(moment)}
+    coded = [layer for layer in layers(moment.graph) if f"{layer.name}.rate" in state]
+    state |= {f"{layer.name}.rate": torch.zeros(()) for layer in coded}
+    done = method.finished(moment.graph, moment.goal, state)
+    groups, count = [], 0
+    for layer in coded:
+        weight, steps = done[layer.node.parameters["weight"]], done[f"{layer.name}.step"]
+        codes = QUANTIZER.encode(weight, done[f"{layer.name}.width"], steps)
+        groups.append((8, codes.contiguous().numpy()))
+        count += codes.numel()
+    assert float(smallest_bits(groups).sum()) <= bits_per_weight * count
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,24 @@ def test_shipped_settings_are_those_of_a_compression(name):
     assert config.full_recipe.stages
 
 
+@pytest.mark.parametrize("name", ["codeq", "codeq-mixed", "gwk", "gwk-channels"])
+@pytest.mark.parametrize("bits", [8, 32])
+def test_a_method_without_a_layer_to_work_on_is_refused(name, bits):
+    content = {"kind": "compress", **load_method(name), "weight_bits": bits}
+    with pytest.raises(AjpqError, match=rf"less than 8 weight bits only, got .*weight_bits={bits}"):
+        validated_run(CompressConfig, content, name)
+    assert validated_run(CompressConfig, {**content, "outer_bits": 4}, name).outer_bits == 4
+    assert validated_run(CompressConfig, {**content, **load_method("lsq")}, name)
+
+
+@pytest.mark.parametrize("name", [n for n in shipped("methods") if n.startswith("codeq")])
+def test_shipped_settings_speak_of_nothing_that_is_not_trained(name):
+    """No activation of 8 bits has a step that is learned."""
+    content = load_method(name)
+    assert content["activation_bits"] == 8
+    assert "activation_step" not in content["recipe"]["stages"][0]["method"]["params"]
+
+
 def test_names_and_settings_are_checked():
     assert make_method(MethodSpec(name="ewgs", params={"delta": 0.5})).delta == 0.5
     with pytest.raises(UnknownNameError, match="did you mean 'lsq'"):
