@@ -21,7 +21,7 @@ from ajpq.progress import Progress, SilentProgress
 from ajpq.quantizers import make_quantizer
 from ajpq.reference import simulate
 from ajpq.results import record_test, reference_top1_test
-from ajpq.runs.finished import FinishedRun, check_weights, load_finished
+from ajpq.runs.finished import FinishedRun, check_weights, check_widths, load_finished
 from ajpq.shrink import shrink
 from ajpq.surroundings import changed_surroundings
 from hw_models.errors import AjpqError
@@ -111,6 +111,7 @@ def problem_of(run: FinishedRun, progress: Progress | None = None) -> Problem:
         problem = build_problem(run.config, on_step=progress.base_step)
     check_policy(run.policy, problem.channels, problem.target)
     check_weights(run.weights, problem.graph, problem.state)
+    check_widths(run.weights, run.policy)
     return problem
 
 
