@@ -6,12 +6,15 @@ what post-training toolkits plan mixed precision by.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agents.trials import Trials
 from ajpq.policy import LayerPolicy
@@ -19,7 +22,7 @@ from envs.actions import KEEP_ALL, Knobs, channel_bits
 from envs.task import CompressionTask
 from hw_models.errors import AjpqError
 from hw_models.network import FLOAT_BITS
-from hw_models.plain import clipped
+from hw_models.plain import clipped, read_json, shown
 
 FILE = "sensitivities.json"
 
@@ -45,47 +48,84 @@ class SensitivityTable:
     kl_pruned: np.ndarray
 
 
+_Nats = Annotated[float, Field(ge=-1e-9, allow_inf_nan=False)]  # a zero may be rounded below 0
+_Share = Annotated[float, Field(gt=0, le=1)]
+
+
 class _Saved(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     widths: list[int]
-    kl: list[list[float]]
+    kl: list[list[_Nats]]
     groups: list[int]
-    levels: list[float]
-    kl_pruned: list[list[float]]
+    levels: list[_Share]
+    kl_pruned: list[list[_Nats]]
+
+    @model_validator(mode="after")
+    def _check_shapes(self) -> _Saved:
+        if any(low >= high for low, high in pairwise(self.levels)):
+            raise ValueError(f"levels: expected ascending ones, got {shown(self.levels)}")
+        if len(self.kl_pruned) != len(self.groups):
+            wanted, got = len(self.groups), len(self.kl_pruned)
+            raise ValueError(f"kl_pruned: expected {wanted} rows, got {got}")
+        _check_rows("kl", self.kl, len(self.widths))
+        _check_rows("kl_pruned", self.kl_pruned, len(self.levels))
+        return self
+
+
+def _check_rows(name: str, rows: list[list[float]], columns: int) -> None:
+    for place, row in enumerate(rows):
+        if len(row) != columns:
+            raise ValueError(f"{name}.{place}: expected {columns} values, got {len(row)}")
 
 
 def save_sensitivities(folder: Path, table: SensitivityTable) -> None:
-    """Write ``sensitivities.json``: for another budget they need not be measured again."""
+    """Write ``sensitivities.json``: for another budget they need not be measured again.
+
+    Divergences that are not all finite are not written: JSON has no such numbers.
+    """
+    if not (np.isfinite(table.kl).all() and np.isfinite(table.kl_pruned).all()):
+        return
     folder.mkdir(parents=True, exist_ok=True)
     saved = _Saved(**{name: values.tolist() for name, values in asdict(table).items()})
     (folder / FILE).write_text(saved.model_dump_json() + "\n")
 
 
 def load_sensitivities(folder: Path, task: CompressionTask) -> SensitivityTable | None:
-    """What :func:`save_sensitivities` wrote; None if nothing, or of other layers or widths.
+    """What :func:`save_sensitivities` wrote; None if nothing, or of other layers, widths or
+    sparsities.
 
     Raises:
         AjpqError: the file is damaged.
     """
     if not (folder / FILE).exists():
         return None
-    try:
-        saved = _Saved.model_validate_json((folder / FILE).read_text())
-    except (ValidationError, UnicodeDecodeError) as error:
-        problem = str(error).splitlines()[0]
-        raise AjpqError(f"{folder / FILE} is damaged: {clipped(problem)}") from error
+    saved = _read(folder / FILE)
     groups = _groups(task) if saved.levels else []
-    shapes = (np.shape(saved.kl), np.shape(saved.kl_pruned or np.zeros((0, len(saved.levels)))))
-    wanted = (len(task.layers), len(saved.widths)), (len(groups), len(saved.levels))
-    if shapes != wanted or (tuple(saved.widths), saved.groups) != (_widths(task), groups):
+    found = len(saved.kl), tuple(saved.widths), saved.groups
+    same_range = math.isclose([0.0, *saved.levels][-1], task.knobs.max_sparsity)
+    if found != (len(task.layers), _widths(task), groups) or not same_range:
         return None
     return SensitivityTable(
         widths=np.array(saved.widths, dtype=np.int64),
         kl=np.array(saved.kl),
         groups=np.array(groups, dtype=np.int64),
         levels=np.array(saved.levels),
-        kl_pruned=np.array(saved.kl_pruned).reshape(wanted[1]),
+        kl_pruned=np.array(saved.kl_pruned).reshape(len(groups), len(saved.levels)),
     )
+
+
+def _read(path: Path) -> _Saved:
+    try:
+        return _Saved.model_validate(read_json(path))
+    except OSError as error:
+        raise AjpqError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = clipped(".".join(map(str, first["loc"])))
+        what = f"{where}: {first['msg']}, got {shown(first['input'])}" if where else first["msg"]
+        raise AjpqError(f"{path} is damaged: {what}") from error
+    except ValueError as error:
+        raise AjpqError(f"{path} is damaged: {clipped(str(error))}") from error
 
 
 def measure_sensitivities(

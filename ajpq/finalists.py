@@ -25,7 +25,7 @@ from ajpq.entrants import (
 from ajpq.evaluate import Images, Metrics, exact_costs, measured, top1
 from ajpq.executor import nothing
 from ajpq.pace import Plan, described, in_process, made_plan
-from ajpq.policy import CompressionPolicy
+from ajpq.policy import CompressionPolicy, check_policy
 from ajpq.problem import Problem, float_logits, network_of
 from ajpq.reference import simulate
 from ajpq.runs.folder import load_weights
@@ -125,6 +125,7 @@ def _measured(
 ) -> Finalist:
     recipe, weights = trained.recipe, load_weights(trained.done)
     policy = with_widths(trained.policy, weights.widths)
+    check_policy(policy, problem.channels, problem.target)  # training may have chosen widths
     recorded = journal.next_recorded(kind="finalist", round=number, hash=policy.hash)
     if recorded is None:
         network = network_of(problem, policy, weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,13 @@ import torch
 from torch import nn
 
 from ajpq.base import build_problem
-from ajpq.compressed import CompressedWeights, compressed_view, fit_scales, weight_bits
+from ajpq.compressed import (
+    CompressedWeights,
+    compressed_view,
+    fit_scales,
+    weight_bits,
+    with_widths,
+)
 from ajpq.config import CompressConfig, ProblemConfig, ReplayConfig, load_recipe, validated
 from ajpq.evaluate import Costs, exact_costs, measured
 from ajpq.executor import thread_count
@@ -21,7 +28,7 @@ from ajpq.progress import Progress, SilentProgress
 from ajpq.quantizers import make_quantizer
 from ajpq.reference import simulate
 from ajpq.results import record_test, reference_top1_test
-from ajpq.runs.finished import FinishedRun, check_weights, load_finished
+from ajpq.runs.finished import FinishedRun, check_weights, check_widths, load_finished
 from ajpq.shrink import shrink
 from ajpq.surroundings import changed_surroundings
 from hw_models.errors import AjpqError
@@ -35,7 +42,7 @@ RECORDED = frozenset(
 """The metrics that a run of every version has recorded; a replay without them proves nothing."""
 MOST_LOST = 1.0
 """Points of validation top-1 by which a training that is repeated elsewhere may be worse."""
-_OF_THE_POLICY = ("macs", "bops")  # no training changes them
+_OF_THE_POLICY = ("macs", "bops")  # a training changes them only by choosing other widths
 
 
 def replay(
@@ -56,8 +63,8 @@ def replay(
 
     A training's last bits do depend on machine, threads and versions. ``retrain`` uses the run's
     number of threads; where the rest is the same too, weights and metrics must be equal. Elsewhere
-    the difference is told: MACs and bit operations must be equal even so, and the top-1 on
-    validation images at most ``MOST_LOST`` points lower.
+    the difference is told: MACs and bit operations must be equal even so, unless the training chose
+    other widths, and the top-1 on validation images at most ``MOST_LOST`` points lower.
 
     Args:
         retrain: repeat the fine-tuning from the policy instead of loading the weights.
@@ -111,6 +118,7 @@ def problem_of(run: FinishedRun, progress: Progress | None = None) -> Problem:
         problem = build_problem(run.config, on_step=progress.base_step)
     check_policy(run.policy, problem.channels, problem.target)
     check_weights(run.weights, problem.graph, problem.state)
+    check_widths(run.weights, run.policy)
     return problem
 
 
@@ -153,10 +161,15 @@ def _excuses(
     if same and not misses:
         return []
     changed = changed_surroundings(run.result)
-    wrong = misses if same or not changed else _beyond_training(recorded, replayed)
-    if wrong or not changed:
+    if not same and changed:
+        settled = with_widths(run.policy, weights.widths)
+        fixed = _OF_THE_POLICY if settled == run.policy else ()
+        misses = _beyond_training(recorded, replayed, fixed)
+    if misses or not changed:
         what = (
-            f"{wrong[0]} was {shown(recorded[wrong[0]])}, is {replayed[wrong[0]]}" if wrong else ""
+            f"{misses[0]} was {shown(recorded[misses[0]])}, is {replayed[misses[0]]}"
+            if misses
+            else ""
         )
         hint = f" ({'; '.join(changed)})" if changed else ""
         reason = what or "the retrained weights differ, though machine and versions are the same"
@@ -164,9 +177,11 @@ def _excuses(
     return changed
 
 
-def _beyond_training(recorded: dict[str, Any], replayed: dict[str, Any]) -> list[str]:
-    """The metrics that no difference between two trainings excuses."""
-    wrong = [key for key in _OF_THE_POLICY if replayed[key] != recorded[key]]
+def _beyond_training(
+    recorded: dict[str, Any], replayed: dict[str, Any], fixed: Sequence[str] = _OF_THE_POLICY
+) -> list[str]:
+    """The metrics that no difference between two trainings excuses, ``fixed`` in any case."""
+    wrong = [key for key in fixed if replayed[key] != recorded[key]]
     near = replayed["top1_val"] >= recorded["top1_val"] - MOST_LOST  # not with NaN
     return wrong if near else [*wrong, "top1_val"]
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -21,23 +20,20 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from agents.checkpoints import load_agent, save_agent
 from agents.config import AgentConfig
-from agents.experience import Tried, best_of, remember, settings_of
-from agents.front import Point, load_front, save_front, starts
+from agents.experience import Tried, best_of, remember
+from agents.front import Point, load_front, save_front
 from agents.neighbourhood import centred, shorter, unknown
-from agents.searchers.milp import Milp, planned
+from agents.searchers.opening import (
+    continue_from,
+    integer_program,
+    known_sensitivities,
+    polish,
+    warm_start,
+)
 from agents.searchers.reinforcement import asking_through
 from agents.searchers.setup import Hyperparameters, Setup, hyperparameters
-from agents.sensitivity import (
-    SensitivityTable,
-    load_sensitivities,
-    measure_sensitivities,
-    save_sensitivities,
-)
 from agents.training import build_agent, train_agent
 from agents.trials import SearchOver, Trials
-from agents.warm_start import prior_pruned, table_settings
-from ajpq.evaluate import Metrics
-from ajpq.policy import CompressionPolicy
 from envs.channel_control import GROUPS, ChannelControlEnv
 from envs.layer_control import LayerControlEnv, sharing
 from envs.task import CompressionTask
@@ -110,14 +106,14 @@ def two_controllers(setup: Setup) -> None:
     search = _Search(tasks, [], np.random.default_rng(setup.seed))
     with contextlib.suppress(SearchOver):
         if setup.origin is not None:
-            continue_from(search, load_front(setup.origin))
+            continue_from(tasks, search.tried, load_front(setup.origin))
         known = known_sensitivities(setup)
         new = not search.tried
-        warm_start(search, settings.pruning)
+        warm_start(tasks, search.tried, settings.pruning)
         if settings.floor and (new or known is not None):
             search.tried += integer_program(setup, settings.floor, known)
         if settings.pruning:
-            polish(search)
+            polish(tasks, search.tried)
     warm = len(search.tried)
     agents = _agents(setup, settings, search)
     if setup.origin is not None:
@@ -132,13 +128,6 @@ def two_controllers(setup: Setup) -> None:
     _save_front(setup, search, warm)
 
 
-def continue_from(search: _Search, points: Sequence[Point]) -> None:
-    """Ask for what an earlier front suggests for each budget."""
-    for task in search.tasks:
-        for start in starts(points, task):
-            _ask(search, start, start.projected(start.prior))
-
-
 def _act(search: _Search, agent: OffPolicyAlgorithm, reach: float) -> None:
     """Ask for what a trained layer controller does, without exploration, under every budget."""
     env = LayerControlEnv(search.centres(reach))
@@ -148,66 +137,6 @@ def _act(search: _Search, agent: OffPolicyAlgorithm, reach: float) -> None:
             action, _ = agent.predict(observation, deterministic=True)
             observation, _, done, _, info = env.step(action)
         search.keep(info)
-
-
-def warm_start(search: _Search, prunings: Sequence[float]) -> None:
-    """Ask for what the tables say, under every budget."""
-    for task in search.tasks:
-        for pruning in prunings:
-            _ask(search, task, table_settings(task, prior_pruned(task, pruning)))
-        if task.budget.max_drop is not None:
-            _ask(search, task, task.prior)
-
-
-def polish(search: _Search) -> None:
-    """Ask for every budget's best candidate with the widths that the tables give it, if one is new.
-
-    Budgets keep equal shares of the trials: if one asks, all do, and what is known costs no images.
-    """
-    known, asked = {one.hash for one in search.tried}, []
-    for task in search.tasks:
-        best = best_of(search.tried, task)
-        if best is not None and task.tables:
-            own = task.with_shares(best.shares)
-            asked.append((own, table_settings(own, best.settings)))
-    if any(own.policy(settings).hash not in known for own, settings in asked):
-        for own, settings in asked:
-            _ask(search, own, settings)
-
-
-def _ask(search: _Search, task: CompressionTask, settings: np.ndarray) -> None:
-    policy = task.policy(settings)
-    metrics = task.assess(policy)
-    search.tried.append(Tried(settings, task.shares or (), metrics, policy.hash))
-
-
-def known_sensitivities(setup: Setup) -> SensitivityTable | None:
-    """What the origin has measured, if that is of these layers and widths."""
-    return None if setup.origin is None else load_sensitivities(setup.origin, setup.tasks[0])
-
-
-def integer_program(
-    setup: Setup, solutions: int, known: SensitivityTable | None = None
-) -> list[Tried]:
-    """``solutions`` of ``milp`` for each budget, as settings, with half of the trials at most.
-
-    Args:
-        known: the divergences to plan by; measured and paid for if None.
-    """
-    part, found = setup.trials.part(0.5), list[Tried]()
-
-    def judge(task: CompressionTask, policy: CompressionPolicy) -> Metrics:
-        metrics, own = setup.trials.metrics(task, policy), sharing(task)
-        found.append(Tried(settings_of(own, policy), own.shares or (), metrics, policy.hash))
-        return metrics
-
-    options, first = Milp(perturbations=solutions - 1), setup.tasks[0]
-    with contextlib.suppress(SearchOver):
-        table = known or measure_sensitivities(first, part, options.sparsity_levels)
-        save_sensitivities(setup.folder / "agent", table)
-        asking = dataclasses.replace(setup, trials=dataclasses.replace(part, judge=judge))
-        planned(asking, options, table)
-    return found
 
 
 def _agent_config(config: AgentConfig, settings: TwoControllers) -> AgentConfig:
@@ -243,7 +172,7 @@ def _take_turns(
     budgets = len(search.tasks)
     while not setup.trials.over:
         if settings.pruning:
-            polish(search)
+            polish(search.tasks, search.tried)
         centres = search.centres(_now(settings.reach, setup.trials))
         agents["layer"].set_env(LayerControlEnv(shorter(centres), settle=search.new))
         remember(agents["layer"], centres, search.tried)

@@ -137,20 +137,23 @@ def joined_blocks(words: np.ndarray, numbers: np.ndarray, blocks: Blocks) -> np.
     Raises:
         AjpqError: a number that no word has.
     """
-    ranks = _ranks_of(numbers)
-    if ranks.max(initial=0) >= blocks.words:
+    known = _codes_of(np.arange(blocks.words)).view(np.uint8)
+    table = np.zeros((256, blocks.length), np.int8)
+    table[known] = words.reshape(-1, blocks.length)
+    said = numbers.tobytes()
+    if said.translate(None, known.tobytes()):
         raise damaged("a codebook has fewer words than are used")
-    return words.reshape(-1, blocks.length)[ranks].reshape(-1)
+    # translated, for an index takes 8 bytes per number: what is read is limited by its memory
+    codes = np.empty((len(numbers), blocks.length), np.int8)
+    for place in range(blocks.length):
+        own = said.translate(table[:, place].tobytes())
+        codes[:, place] = np.frombuffer(own, np.int8)
+    return codes.reshape(-1)
 
 
 def _codes_of(ranks: np.ndarray) -> np.ndarray:
     """0, 1, 2, 3, 4 ... as 0, -1, 1, -2, 2 ...: int8."""
     return np.where(ranks % 2, -(ranks + 1) // 2, ranks // 2).astype(np.int8)
-
-
-def _ranks_of(codes: np.ndarray) -> np.ndarray:
-    wide = codes.astype(np.int64)
-    return np.where(wide < 0, -2 * wide - 1, 2 * wide)
 
 
 def described(layers: Iterable[Iterable[Coding]]) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ajpq.files import write_atomically
 from ajpq.packed import structure, version1
-from ajpq.packed.blocks import described, smallest_coding
+from ajpq.packed.blocks import Coding, described, smallest_coding
 from ajpq.packed.codes import encode
 from ajpq.packed.container import VERSION, Section, damaged, join, split, version_of
 from ajpq.packed.layers import (
@@ -42,10 +42,7 @@ def pack(network: Network) -> bytes:
     """
     text = structure.dump(network)
     structure.parse(text)  # what could not be read is not written
-    numbers, operators = numbers_of(network), weighted(network)
-    layers = [
-        [smallest_coding(group) for group in groups_of(op.name, own)] for op, own in operators
-    ]
+    numbers, layers = numbers_of(network), codings_of(network)
     groups = [group for layer in layers for coding in layer for group in coding.groups]
     data = join(
         {
@@ -56,9 +53,21 @@ def pack(network: Network) -> bytes:
             Section.CODEBOOKS: compressed(described(layers)),
         }
     )
-    if not layers_fit([layer_of(weights) for _, weights in operators], len(data)):
+    if not layers_fit([layer_of(weights) for _, weights in weighted(network)], len(data)):
         raise AjpqError(f"network {network.name!r} is almost only zeros: remove zero rows first")
     return data
+
+
+def codings_of(network: Network) -> list[list[Coding]]:
+    """How a file holds the codes of each operator that has weights, by width.
+
+    Raises:
+        AjpqError: codes that do not fit the width of their row, naming the operator.
+    """
+    return [
+        [smallest_coding(group) for group in groups_of(op.name, own)]
+        for op, own in weighted(network)
+    ]
 
 
 def compressed(content: bytes) -> bytes:

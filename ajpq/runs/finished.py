@@ -93,6 +93,21 @@ def check_weights(weights: CompressedWeights, graph: Graph, state: Mapping[str, 
         raise AjpqError(f"the run's weights lack the range of activations {edge!r}")
 
 
+def check_widths(weights: CompressedWeights, policy: CompressionPolicy) -> None:
+    """Are the widths that training chose, of layers of right shapes, those that the policy tells?
+
+    Raises:
+        AjpqError: naming the first layer and width that are not.
+    """
+    for name, own in weights.widths.items():
+        for found, told in zip(own.tolist(), policy.layers[name].weight_bits, strict=True):
+            if found != told:
+                raise AjpqError(
+                    f"the run's weights have a channel of {found:g} bits in layer {name!r}, "
+                    f"which has {told} in its policy"
+                )
+
+
 def _check_shapes(
     what: str, found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]
 ) -> None:

@@ -1,7 +1,6 @@
 """What every searcher without gradients must do on a toy whose optimum is known."""
 
 import dataclasses
-import importlib
 import json
 import math
 import os
@@ -12,7 +11,7 @@ import pytest
 
 from agents.experience import Tried, uses_the_budget
 from agents.neighbourhood import centred, shorter, unknown
-from agents.searchers import SEARCHERS
+from agents.searchers import SEARCHERS, opening
 from agents.searchers.setup import fits
 from agents.searchers.two_controllers import blinded
 from agents.sensitivity import load_sensitivities
@@ -323,8 +322,7 @@ def test_without_a_warm_start_the_tables_are_never_asked(tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("asked")
 
-    module = importlib.import_module("agents.searchers.two_controllers")  # not the function
-    monkeypatch.setattr(module, "table_settings", refuse)
+    monkeypatch.setattr(opening, "table_settings", refuse)
     alone = {"pruning": [], "floor": 0}
     asked, _ = searched(
         "ajpq", [joint_toy(SIZE)], tmp_path, hyperparameters=alone, most_candidates=40

@@ -93,6 +93,19 @@ def test_a_layer_takes_the_entropy_of_its_numbers_and_its_words_once():
     assert len(data) < plain / 8
 
 
+def test_the_estimate_counts_the_section_of_codebooks():
+    """Other errors than that of a stream, whole words of 4 bytes, would be of a section."""
+    errors = []
+    for seed in range(30):
+        layers = [("conv", (16, 3, 3), [8] * 32)] * (1 + seed % 6)
+        network = with_words(make_network(np.random.default_rng(seed), layers), 24, seed)
+        data = pack(network)
+        assert hostile.CODEBOOKS in hostile.sections_of(data)
+        errors.append(estimated_bytes(network) - len(data))
+    assert max(map(abs, errors)) <= 4
+    assert abs(np.mean(errors)) < 2
+
+
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_ordinary_codes_are_stored_one_by_one(bits):
     network = resnet20_like(lambda rng, rows: [bits] * rows)

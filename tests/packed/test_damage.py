@@ -8,6 +8,7 @@ import tracemalloc
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from ajpq.reference import step_of
 from hw_models.errors import AjpqError
 from hw_models.network import Network
 from tests.packed import hostile
+from tests.test_packed import make_network
 
 FOLDER = Path(__file__).parent.parent / "golden"
 FILES = [(FOLDER / f"packed_{kind}.ajpq").read_bytes() for kind in ("v1", "v2", "v2_codebooks")]
@@ -188,6 +190,16 @@ def test_the_most_that_a_small_file_may_hold_is_bounded():
     assert peak_bytes(data) < MOST_BYTES
     stream = hostile.forged(hostile.sized(2, 2**19), b"\4\4", b"\1\2\3\4")
     assert peak_bytes(stream) < MOST_BYTES / 4
+
+
+def test_reading_a_codebook_takes_no_more_memory_than_reading_codes_one_by_one():
+    """Blocks of two, the shortest: their numbers are the most."""
+    network = make_network(np.random.default_rng(0), [("conv", (512, 1, 2), [8] * 1024)])
+    codes = network.layers[0].weights.codes
+    codes[:] = np.where(np.arange(codes.size).reshape(codes.shape) < 1024, 3, 0)
+    data = pack(network)
+    assert hostile.CODEBOOKS in hostile.sections_of(data)
+    assert peak_bytes(data) < 6 * codes.size
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""What the two controllers begin with, and come back to: candidates that need no learning.
+
+Each budget is asked for what an earlier front suggests, for what the tables say, and for solutions
+of the integer program. What is asked for is added to ``tried`` at once, for asking may end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from agents.experience import Tried, best_of, settings_of
+from agents.front import Point, starts
+from agents.searchers.milp import Milp, planned
+from agents.searchers.setup import Setup
+from agents.sensitivity import (
+    SensitivityTable,
+    load_sensitivities,
+    measure_sensitivities,
+    save_sensitivities,
+)
+from agents.trials import SearchOver
+from agents.warm_start import prior_pruned, table_settings
+from ajpq.evaluate import Metrics
+from ajpq.policy import CompressionPolicy
+from envs.layer_control import sharing
+from envs.task import CompressionTask
+
+
+def continue_from(
+    tasks: Sequence[CompressionTask], tried: list[Tried], points: Sequence[Point]
+) -> None:
+    """Ask for what an earlier front suggests for each budget."""
+    for task in tasks:
+        for start in starts(points, task):
+            _ask(start, tried, start.projected(start.prior))
+
+
+def warm_start(
+    tasks: Sequence[CompressionTask], tried: list[Tried], prunings: Sequence[float]
+) -> None:
+    """Ask for what the tables say, under every budget."""
+    for task in tasks:
+        for pruning in prunings:
+            _ask(task, tried, table_settings(task, prior_pruned(task, pruning)))
+        if task.budget.max_drop is not None:
+            _ask(task, tried, task.prior)
+
+
+def polish(tasks: Sequence[CompressionTask], tried: list[Tried]) -> None:
+    """Ask for every budget's best candidate with the widths that the tables give it, if one is new.
+
+    Budgets keep equal shares of the trials: if one asks, all do, and what is known costs no images.
+    """
+    known, asked = {one.hash for one in tried}, []
+    for task in tasks:
+        best = best_of(tried, task)
+        if best is not None and task.tables:
+            own = task.with_shares(best.shares)
+            asked.append((own, table_settings(own, best.settings)))
+    if any(own.policy(settings).hash not in known for own, settings in asked):
+        for own, settings in asked:
+            _ask(own, tried, settings)
+
+
+def _ask(task: CompressionTask, tried: list[Tried], settings: np.ndarray) -> None:
+    policy = task.policy(settings)
+    metrics = task.assess(policy)
+    tried.append(Tried(settings, task.shares or (), metrics, policy.hash))
+
+
+def known_sensitivities(setup: Setup) -> SensitivityTable | None:
+    """What the origin has measured, if that is of these layers, widths and sparsities."""
+    return None if setup.origin is None else load_sensitivities(setup.origin, setup.tasks[0])
+
+
+def integer_program(
+    setup: Setup, solutions: int, known: SensitivityTable | None = None
+) -> list[Tried]:
+    """``solutions`` of ``milp`` for each budget, as settings, with half of the trials at most.
+
+    Args:
+        known: the divergences to plan by; measured and paid for if None.
+    """
+    part, found = setup.trials.part(0.5), list[Tried]()
+
+    def judge(task: CompressionTask, policy: CompressionPolicy) -> Metrics:
+        metrics, own = setup.trials.metrics(task, policy), sharing(task)
+        found.append(Tried(settings_of(own, policy), own.shares or (), metrics, policy.hash))
+        return metrics
+
+    options, first = Milp(perturbations=solutions - 1), setup.tasks[0]
+    with contextlib.suppress(SearchOver):
+        table = known or measure_sensitivities(first, part, options.sparsity_levels)
+        save_sensitivities(setup.folder / "agent", table)
+        asking = dataclasses.replace(setup, trials=dataclasses.replace(part, judge=judge))
+        planned(asking, options, table)
+    return found
