@@ -116,7 +116,8 @@ def problem_of(run: FinishedRun, progress: Progress | None = None) -> Problem:
     progress = progress or SilentProgress()
     with progress.phase("loading network, data and target"):
         problem = build_problem(run.config, on_step=progress.base_step)
-    check_policy(run.policy, problem.channels, problem.target)
+    for policy in (run.policy, run.asked):
+        check_policy(policy, problem.channels, problem.target)
     check_weights(run.weights, problem.graph, problem.state)
     check_widths(run.weights, run.policy)
     return problem

@@ -56,6 +56,7 @@ class PTQ(Method):
     decay: float = Field(default=1e-3, ge=0)
     step: Group = Group()
     layer_roles: ClassVar[tuple[str, ...]] = ("step", "threshold")
+    undone_by_others: ClassVar[bool] = True
 
     @property
     def groups(self) -> Mapping[str, Group]:
