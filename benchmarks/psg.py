@@ -14,7 +14,7 @@ an epoch: PSG its strength ``lambda_s`` for each aim, plain SGD and straight-thr
 their learning rate. Plain SGD and the sparse forms of PSG also choose whether weight decay is
 strong: what PSG holds still near zero, decay alone makes smaller. What decay takes grows with the
 steps, so the long training has as much less of it as it is longer, times a few factors: whichever
-of three serves every sparsity best on validation images. Whole channels take far more of it than
+serves every sparsity best on validation images. Whole channels take far more of it than
 single weights, because few of their BatchNorm factors may stay. BatchNorm statistics are estimated
 anew after every training, in the mode that was trained. Then test images are looked at once.
 
@@ -62,7 +62,7 @@ LAMBDAS: dict[str, tuple[float, ...]] = {
 LEARNING_RATES = (0.003, 0.01, 0.03)
 # The first for every method, the others where weights are to be pruned.
 DECAYS = (1e-4, 0.1)
-SHARES_OF_DECAY = {"weights": (1.0, 1.25, 1.5), "channels": (4.0, 8.0, 16.0)}
+SHARES_OF_DECAY = {"weights": (1.0, 1.25, 1.5), "channels": (8.0, 16.0)}
 SWEEP_STEPS = 176
 
 Setting = tuple[float, float]
@@ -201,7 +201,7 @@ def settled(
 ) -> Setting:
     """The setting of a sparse form with as much of a strong decay as serves every sparsity best.
 
-    Of three long trainings the one whose least advantage over plain SGD on validation images, at
+    Of a few long trainings the one whose least advantage over plain SGD on validation images, at
     the sparsity where it is least, is the largest.
     """
     strength = chosen[f"psg-{aim}"][0]
