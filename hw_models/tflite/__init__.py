@@ -3,8 +3,9 @@
 How an IR operator is written, and where the result may differ from the reference:
 
 * An edge with unsigned codes becomes int8 with zero point -128, a signed one int8 with zero point
-  0. Edges narrower than 8 bits keep their scale and get all 8 bits: what the narrow codes would
-  have clipped is not clipped, so a target that gets these files declares 8-bit activations only.
+  0. Edges narrower than 8 bits keep their scale, and their last code is the last of int8: values
+  above it are cut off. Below, signed ones have room that the reference has not, so a target that
+  gets these files declares 8-bit activations only.
 * TensorFlow Lite rounds halves away from zero, or works in fixed point; the reference rounds
   halves to even. Codes differ by one now and then. Hard-swish, sigmoid and SiLU have an
   8-bit tensor before them and differ by a little more.

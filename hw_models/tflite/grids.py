@@ -21,8 +21,12 @@ Range = float | tuple[float, float]
 
 
 def edge_grid(edge: Edge) -> Grid:
-    """Signed codes keep their value, unsigned ones shift down by 128."""
-    return Grid(edge.scale, 0 if edge.signed else UNSIGNED_ZERO)
+    """The last code is the last of int8, so that whatever lies beyond is cut off there.
+
+    Signed codes of 8 bits keep their value, unsigned ones shift down by 128. Signed codes of fewer
+    bits have room below, where nothing is cut off.
+    """
+    return Grid(edge.scale, LARGEST_CODE - edge.code_range[1])
 
 
 def spread(low: float, high: float) -> Grid:

@@ -12,6 +12,7 @@ from hw_models.errors import AjpqError
 from hw_models.network import Edge, Network
 from hw_models.samples import NetworkBuilder, conv_network, random_weights
 from hw_models.tflite import write_tflite
+from hw_models.tflite.grids import edge_grid
 from tests.hw_models import oracle
 from tests.hw_models.zoo import ZOO
 
@@ -214,3 +215,12 @@ def test_wide_rows_keep_their_real_values():
     after = rows.codes * rows.scales[:, None].astype(np.float64)
     assert np.abs(before - after).max() * 255 * 5 * 0.02 < 0.03 / 100  # of one output code
     assert np.abs(rows.bias * rows.scales * 0.02 - weights.bias).max() < 0.03 / 10
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("signed", [False, True])
+def test_values_above_the_last_code_of_an_edge_are_cut_off(bits, signed):
+    edge = Edge("e", (1,), bits, signed, 0.5)
+    grid = edge_grid(edge)
+    assert grid.largest == 0.5 * edge.code_range[1]
+    assert -128 <= grid.zero + edge.code_range[0]

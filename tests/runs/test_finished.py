@@ -28,7 +28,9 @@ def loaded(monkeypatch):
     problem = SimpleNamespace(channels={"conv": 3, "fc": 2}, target=target, graph=None, state=None)
     monkeypatch.setattr("ajpq.replaying.build_problem", lambda config, on_step: problem)
     monkeypatch.setattr("ajpq.replaying.check_weights", lambda *_: None)
-    return lambda weights: problem_of(SimpleNamespace(config=None, policy=POLICY, weights=weights))
+    return lambda weights: problem_of(
+        SimpleNamespace(config=None, policy=POLICY, asked=POLICY, weights=weights)
+    )
 
 
 def test_widths_of_the_policy_are_taken(loaded):
