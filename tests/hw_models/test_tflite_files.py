@@ -223,4 +223,4 @@ def test_values_above_the_last_code_of_an_edge_are_cut_off(bits, signed):
     edge = Edge("e", (1,), bits, signed, 0.5)
     grid = edge_grid(edge)
     assert grid.largest == 0.5 * edge.code_range[1]
-    assert -128 <= grid.zero + edge.code_range[0]
+    assert grid.zero_point + edge.code_range[0] >= -128
