@@ -18,10 +18,13 @@ serves every sparsity best on validation images. Whole channels take far more of
 single weights, because few of their BatchNorm factors may stay. BatchNorm statistics are estimated
 anew after every training, in the mode that was trained. Then test images are looked at once.
 
+Plain SGD is offered one strong decay, in the sweep, and takes it or not for all sparsities at once;
+the factors are tried for PSG only.
+
     make bench NAME=psg
     python -m benchmarks.psg --data imagefolder:DIR
 
-An hour on two cores; started again, it goes on where it was stopped.
+Two hours on one core; started again, it goes on where it was stopped.
 """
 
 from __future__ import annotations
