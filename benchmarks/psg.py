@@ -11,20 +11,19 @@ BatchNorm factor or by L1 norm, each network by what is better for it on validat
 
 Each method has one setting to choose, from three or four values, on validation images after half
 an epoch: PSG its strength ``lambda_s`` for each aim, plain SGD and straight-through (at 3 bits)
-their learning rate. Plain SGD and the sparse forms of PSG also choose whether weight decay is
-strong: what PSG holds still near zero, decay alone makes smaller. What decay takes grows with the
-steps, so the long training has as much less of it as it is longer, times a few factors: whichever
-serves every sparsity best on validation images. Whole channels take far more of it than
-single weights, because few of their BatchNorm factors may stay. BatchNorm statistics are estimated
-anew after every training, in the mode that was trained. Then test images are looked at once.
-
-Plain SGD is offered one strong decay, in the sweep, and takes it or not for all sparsities at once;
-the factors are tried for PSG only.
+their learning rate. Where weights are to be pruned, both also choose their weight decay: what PSG
+holds still near zero, decay alone makes smaller. What decay takes grows with the steps, so the long
+trainings have as much less of it as they are longer, times a few factors. Whole channels take far
+more of it than single weights, because few of their BatchNorm factors may stay. Plain SGD has every
+decay that PSG has for either structure, at PSG's learning rate and at its own, and a weak one, and
+takes for each structure what is best over its sparsities on validation images. PSG takes what is
+furthest ahead of that where it is least ahead. BatchNorm statistics are estimated anew after every
+training, in the mode that was trained. Then test images are looked at once.
 
     make bench NAME=psg
     python -m benchmarks.psg --data imagefolder:DIR
 
-Two hours on one core; started again, it goes on where it was stopped.
+Three hours on one core; started again, it goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -34,42 +33,36 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 from torch import Tensor
 
 from ajpq import cli
 from ajpq.compressed import State
-from ajpq.evaluate import top1
-from ajpq.finalists import validation_images
-from ajpq.finetune.recipe import PSGSettings, Stage
+from ajpq.finetune.recipe import Stage
 from ajpq.graph.structure import layers
 from ajpq.problem import Problem
 from ajpq.results import float_network, record_test, top1_test
 from benchmarks.base_networks import zoo_problem
 from benchmarks.harness import at_least, at_most, command_line, write_result
+from benchmarks.psg_choices import (
+    FORMS,
+    STRONG,
+    SWEEP_STEPS,
+    Setting,
+    choices,
+    on_validation,
+    plain_stage,
+    settled,
+    sgd_training,
+    sparse_training,
+    with_rate,
+    with_strength,
+)
 from benchmarks.psg_figure import psg_figure
-from benchmarks.psg_trainings import Lab, Training, score_file, spent_seconds, trained
+from benchmarks.psg_trainings import Lab, Training, spent_seconds, trained
 from benchmarks.psg_views import BY_L1, FULL, GRANULARITIES, SPARSITIES, WIDTHS, views
 
 NAME = "psg"
-FORMS = {"weights": "sparse", "channels": "sparse_channels"}
-LAMBDAS: dict[str, tuple[float, ...]] = {
-    "8": (150, 500, 1500),
-    "4": (50, 150, 300, 500),
-    "3": (150, 500, 1500),
-    "2": (50, 150, 500),
-    "weights": (15, 50, 150, 500),
-    "channels": (300, 1000, 3000),
-}
-LEARNING_RATES = (0.003, 0.01, 0.03)
-# The first for every method, the others where weights are to be pruned.
-DECAYS = (1e-4, 0.1)
-SHARES_OF_DECAY = {"weights": (1.0, 1.25, 1.5), "channels": (8.0, 16.0)}
-SWEEP_STEPS = 176
-
-Setting = tuple[float, float]
-"""What is chosen for a method: its strength or learning rate, and its weight decay."""
 
 
 def main(
@@ -96,20 +89,26 @@ def main(
     folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
     lab = Lab(problem, folder, seed)
     whole, sparse, short = (
-        (_plain(steps=5),) * 3
+        (plain_stage(steps=5),) * 3
         if quick
-        else (_plain(epochs=epochs), _plain(epochs=sparse_epochs), _plain(steps=SWEEP_STEPS))
+        else (
+            plain_stage(epochs=epochs),
+            plain_stage(epochs=sparse_epochs),
+            plain_stage(steps=SWEEP_STEPS),
+        )
     )
-    chosen = at_length(lab, choices(lab, short), short, whole, sparse)
     images = len(problem.split.train)
-    strong = for_length(DECAYS[-1], sparse.total_steps(images) / short.total_steps(images))
-    chosen |= {f"psg-{aim}": settled(lab, sparse, chosen, aim, strong) for aim in FORMS}
+    strong = STRONG * short.total_steps(images) / sparse.total_steps(images)
+    chosen = choices(lab, short)
+    sparsely: dict[str, Setting] = {}
+    for aim in FORMS:
+        sparsely |= settled(lab, sparse, chosen, aim, strong)
     states = {
-        training.name: state
-        for training in trainings(whole, sparse, chosen)
+        name: state
+        for name, training in trainings(whole, sparse, chosen, sparsely).items()
         if (state := trained(lab, training)) is not None
     }
-    rows = table(measured(lab, states, quick), chosen)
+    rows = table(measured(lab, states, quick), chosen, sparsely)
     path = write_result(
         NAME,
         command=command_line(
@@ -132,181 +131,22 @@ def main(
         print(psg_figure(rows, histograms(problem, states), Path("docs/psg.png")))
 
 
-def _plain(**length: int) -> Stage:
-    """SGD, which the other methods change in one respect each."""
-    return Stage.model_validate(
-        {"mode": "float", "learning_rate": 0.01, "weight_decay": DECAYS[0], **length}
-    )
-
-
-def with_strength(plain: Stage, aim: str, lambda_s: float) -> Stage:
-    """``plain`` with scaled gradients towards ``aim``: a width, or a structure of sparsity."""
-    form = FORMS.get(aim, "multi_target")
-    settings = PSGSettings.model_validate({"form": form, "lambda_s": lambda_s})
-    return plain.model_copy(update={"mode": "psg", "psg": settings})
-
-
-def with_rate(plain: Stage, mode: str, rate: float) -> Stage:
-    """``plain`` in another mode at another learning rate."""
-    return plain.model_copy(update={"mode": mode, "learning_rate": rate})
-
-
-def with_decay(stage: Stage, decay: float) -> Stage:
-    """``stage`` with another weight decay."""
-    return stage.model_copy(update={"weight_decay": decay})
-
-
-def plain_sgd(plain: Stage, chosen: Mapping[str, Setting], name: str) -> Training:
-    """What PSG is compared with: ``sgd`` for the grids, ``sgd-sparse`` for sparsity."""
-    rate, decay = chosen[name]
-    return Training(name, with_decay(with_rate(plain, "float", rate), decay))
-
-
-def trainings(plain: Stage, sparse: Stage, chosen: Mapping[str, Setting]) -> list[Training]:
-    """Everything that is compared; ``chosen`` are the outcomes of :func:`choices`."""
-    found = [plain_sgd(plain, chosen, "sgd"), plain_sgd(sparse, chosen, "sgd-sparse")]
+def trainings(
+    plain: Stage, sparse: Stage, chosen: Mapping[str, float], sparsely: Mapping[str, Setting]
+) -> dict[str, Training]:
+    """Everything that is compared, from what :func:`choices` and :func:`settled` found."""
+    found = {"sgd": Training("sgd", with_rate(plain, "float", chosen["sgd"]))}
     for aim in FORMS:
-        strength, decay = chosen[f"psg-{aim}"]
-        stage = with_decay(with_strength(sparse, aim, strength), decay)
-        found.append(Training(f"psg-{aim}", stage))
+        found[f"sgd-{aim}"] = sgd_training(sparse, sparsely[f"sgd-{aim}"])
+        found[f"psg-{aim}"] = sparse_training(sparse, aim, sparsely[f"psg-{aim}"])
     for bits in WIDTHS:
-        psg = with_strength(plain, str(bits), chosen[f"psg-{bits}"][0])
-        through = with_rate(plain, "straight_through", chosen["straight-through-3"][0])
+        psg = with_strength(plain, str(bits), chosen[f"psg-{bits}"])
+        through = with_rate(plain, "straight_through", chosen["straight-through-3"])
         for granularity in GRANULARITIES:
-            key = f"{bits}-{granularity}"
-            found.append(Training(f"psg-{key}", psg, bits, granularity))
-            found.append(Training(f"straight-through-{key}", through, bits, granularity))
+            for method, stage in (("psg", psg), ("straight-through", through)):
+                name = f"{method}-{bits}-{granularity}"
+                found[name] = Training(name, stage, bits, granularity)
     return found
-
-
-def at_length(
-    lab: Lab, found: Mapping[str, Setting], short: Stage, whole: Stage, sparse: Stage
-) -> dict[str, Setting]:
-    """What was chosen in ``short`` trainings, for the long ones; plain SGD has one of each."""
-    images = len(lab.problem.split.train)
-    methods = {**dict.fromkeys(found, whole), **{f"psg-{aim}": sparse for aim in FORMS}}
-    stages = {**methods, "sgd-sparse": sparse}
-    chosen = {}
-    for name, stage in stages.items():
-        value, decay = found[name.removesuffix("-sparse")]
-        longer = stage.total_steps(images) / short.total_steps(images)
-        chosen[name] = (value, for_length(decay, longer))
-    return chosen
-
-
-def for_length(decay: float, longer: float) -> float:
-    """A strong decay in a training so many times longer: it takes as much from the weights."""
-    return decay if decay == DECAYS[0] else decay / longer
-
-
-def settled(
-    lab: Lab, sparse: Stage, chosen: Mapping[str, Setting], aim: str, decay: float
-) -> Setting:
-    """The setting of a sparse form with as much of a strong decay as serves every sparsity best.
-
-    Of a few long trainings the one whose least advantage over plain SGD on validation images, at
-    the sparsity where it is least, is the largest.
-    """
-    strength = chosen[f"psg-{aim}"][0]
-    sgd = trained(lab, plain_sgd(sparse, chosen, "sgd-sparse"))
-    stages = {
-        share * decay: with_decay(with_strength(sparse, aim, strength), share * decay)
-        for share in SHARES_OF_DECAY[aim]
-    }
-    states = {own: trained(lab, Training(f"psg-{aim}", stage)) for own, stage in stages.items()}
-    least = {
-        own: least_advantage(lab.problem, aim, state, sgd)
-        for own, state in states.items()
-        if state is not None and sgd is not None
-    }
-    return strength, max(least, key=least.__getitem__)
-
-
-def least_advantage(problem: Problem, aim: str, psg: State, sgd: State) -> float:
-    """Points of PSG over plain SGD on validation images, at the sparsity where they are fewest.
-
-    Each has its channels ranked by the better criterion.
-    """
-    settings = {
-        share: [name for name in views(problem.graph) if name.startswith(f"{aim}-{share}")]
-        for share in SPARSITIES
-    }
-    networks = {
-        f"{name}/{setting}": float_network(problem.graph, views(problem.graph)[setting](state))
-        for name, state in (("psg", psg), ("sgd", sgd))
-        for names in settings.values()
-        for setting in names
-    }
-    answers = on_validation(problem, networks)
-    points = {
-        share: max(answers[f"psg/{name}"] for name in names)
-        - max(answers[f"sgd/{name}"] for name in names)
-        for share, names in settings.items()
-    }
-    print(f"  points over SGD at sparsities of {aim}: {points}", flush=True)
-    return min(points.values())
-
-
-def choices(lab: Lab, short: Stage) -> dict[str, Setting]:
-    """For each method and aim the setting that is best on validation images."""
-    stages: dict[str, dict[float, Stage]] = {
-        "sgd": {rate: with_rate(short, "float", rate) for rate in LEARNING_RATES}
-    }
-    for aim, strengths in LAMBDAS.items():
-        stages[f"psg-{aim}"] = {s: with_strength(short, aim, s) for s in strengths}
-    stages["straight-through-3"] = {
-        rate: with_rate(short, "straight_through", rate) for rate in LEARNING_RATES
-    }
-    best = {}
-    for method, by_value in stages.items():
-        prunes = method in ("sgd", *(f"psg-{aim}" for aim in FORMS))
-        scores = {
-            (value, decay): score(lab, method, value, with_decay(stage, decay))
-            for value, stage in by_value.items()
-            for decay in (DECAYS if prunes else DECAYS[:1])
-        }
-        best[method] = max(scores, key=scores.__getitem__)
-    return best
-
-
-def score(lab: Lab, method: str, value: float, stage: Stage) -> float:
-    """Mean validation accuracy of a short training over the settings that it is meant for."""
-    aim = method.rpartition("-")[2]
-    bits = int(aim) if aim.isdigit() else None
-    training = Training(f"sweep-{method}-{value:g}", stage, bits)
-    state, known = trained(lab, training), score_file(lab, training)
-    if state is None:
-        return -1.0
-    if known.exists():
-        return float(known.read_text())
-    networks = {
-        setting: float_network(lab.problem.graph, view(state))
-        for setting, view in views(lab.problem.graph).items()
-        if not setting.endswith(BY_L1)
-        and (
-            (method == "sgd" and setting != FULL)
-            or setting == f"{aim}-channel"
-            or setting.startswith(f"{aim}-0")
-        )
-    }
-    answers = on_validation(lab.problem, networks)
-    mean = sum(answers.values()) / len(answers)
-    decay = stage.weight_decay
-    print(f"  {method} {value:g}, decay {decay:g}: {mean:.2f} % on validation images", flush=True)
-    known.write_text(f"{mean:.2f}\n")
-    return round(mean, 2)
-
-
-@torch.no_grad()
-def on_validation(
-    problem: Problem, networks: Mapping[str, Callable[[Tensor], Tensor]]
-) -> dict[str, float]:
-    """Top-1 of each network on the validation images."""
-    sample = validation_images(problem)
-    return {
-        name: top1(torch.cat([network(part) for part in sample.images.split(500)]), sample.labels)
-        for name, network in networks.items()
-    }
 
 
 def measured(lab: Lab, states: Mapping[str, State], quick: bool) -> dict[str, float]:
@@ -341,31 +181,35 @@ def by_the_better_criterion(
 
 def belongs(training: str, setting: str) -> bool:
     """Is a training measured at a setting? Straight-through has no full precision to speak of."""
-    if training == "checkpoint" or (training.startswith("sgd") and setting == FULL):
+    if training == "checkpoint":
         return True
-    if training.startswith("sgd"):
-        return setting.startswith(tuple(FORMS)) == training.endswith("sparse")
-    aim = training.removeprefix("psg-").removeprefix("straight-through-")
+    if training == "sgd":
+        return not setting.startswith(tuple(FORMS))
     if setting == FULL:
-        return training.startswith("psg-")
+        return not training.startswith("straight-through")
+    aim = training.removeprefix("sgd-").removeprefix("psg-").removeprefix("straight-through-")
     return setting == aim or setting.startswith(f"{aim}-0")
 
 
-def table(answers: Mapping[str, float], chosen: Mapping[str, Setting]) -> list[dict[str, Any]]:
+def table(
+    answers: Mapping[str, float], chosen: Mapping[str, float], sparsely: Mapping[str, Setting]
+) -> list[dict[str, Any]]:
     """One row per setting, one column per method; ``... full`` is the same weights' own."""
     rows = []
     for bits in WIDTHS:
         for granularity in GRANULARITIES:
             key = f"{bits}-{granularity}"
             row = _row(answers, f"{bits} bit per {granularity}", key, f"psg-{key}", "sgd")
-            row["lambda_s"] = chosen[f"psg-{bits}"][0]
+            row["lambda_s"] = chosen[f"psg-{bits}"]
             row["straight_through"] = answers.get(f"straight-through-{key}/{key}", math.nan)
             rows.append(row)
     for structure in FORMS:
+        psg, sgd = f"psg-{structure}", f"sgd-{structure}"
         for share in SPARSITIES:
             label = f"{share:.0%} of the {structure} pruned"
-            row = _row(answers, label, f"{structure}-{share}", f"psg-{structure}", "sgd-sparse")
-            row["lambda_s"], row["weight_decay"] = chosen[f"psg-{structure}"]
+            row = _row(answers, label, f"{structure}-{share}", psg, sgd)
+            row["lambda_s"], row["weight_decay"] = sparsely[psg]
+            row["sgd_rate"], row["sgd_decay"] = sparsely[sgd]
             rows.append(row)
     return rows
 

@@ -1,0 +1,180 @@
+"""What the methods of ``benchmarks/psg.py`` choose for themselves, on validation images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ajpq.evaluate import top1
+from ajpq.finalists import validation_images
+from ajpq.finetune.recipe import PSGSettings, Stage
+from ajpq.problem import Problem
+from ajpq.results import float_network
+from benchmarks.psg_trainings import Lab, Training, score_file, trained
+from benchmarks.psg_views import BY_L1, FULL, SPARSITIES, views
+
+FORMS = {"weights": "sparse", "channels": "sparse_channels"}
+LAMBDAS: dict[str, tuple[float, ...]] = {
+    "8": (150, 500, 1500),
+    "4": (50, 150, 300, 500),
+    "3": (150, 500, 1500),
+    "2": (50, 150, 500),
+    "weights": (15, 50, 150, 500),
+    "channels": (300, 1000, 3000),
+}
+LEARNING_RATES = (0.003, 0.01, 0.03)
+RATE = 0.01
+# The first for every method, the second also where weights are to be pruned.
+WEAK, STRONG = 1e-4, 0.1
+SHARES_OF_STRONG = {"weights": (1.0, 1.25, 1.5), "channels": (8.0, 16.0)}
+SWEEP_STEPS = 176
+
+Setting = tuple[float, float]
+"""What a training for sparsity has: its learning rate, or strength of PSG, and its weight decay."""
+
+
+def plain_stage(**length: int) -> Stage:
+    """SGD, which the other methods change in one respect each."""
+    return Stage.model_validate(
+        {"mode": "float", "learning_rate": RATE, "weight_decay": WEAK, **length}
+    )
+
+
+def with_strength(plain: Stage, aim: str, lambda_s: float) -> Stage:
+    """``plain`` with scaled gradients towards ``aim``: a width, or a structure of sparsity."""
+    form = FORMS.get(aim, "multi_target")
+    settings = PSGSettings.model_validate({"form": form, "lambda_s": lambda_s})
+    return plain.model_copy(update={"mode": "psg", "psg": settings})
+
+
+def with_rate(plain: Stage, mode: str, rate: float) -> Stage:
+    """``plain`` in another mode at another learning rate."""
+    return plain.model_copy(update={"mode": mode, "learning_rate": rate})
+
+
+def with_decay(stage: Stage, decay: float) -> Stage:
+    """``stage`` with another weight decay."""
+    return stage.model_copy(update={"weight_decay": decay})
+
+
+def sgd_training(sparse: Stage, setting: Setting) -> Training:
+    """What sparse forms of PSG are compared with."""
+    rate, decay = setting
+    return Training("sgd-sparse", with_decay(with_rate(sparse, "float", rate), decay))
+
+
+def sparse_training(sparse: Stage, aim: str, setting: Setting) -> Training:
+    """PSG towards a structure of sparsity."""
+    strength, decay = setting
+    return Training(f"psg-{aim}", with_decay(with_strength(sparse, aim, strength), decay))
+
+
+def settled(
+    lab: Lab, sparse: Stage, chosen: Mapping[str, float], aim: str, strong: float
+) -> dict[str, Setting]:
+    """How much weight decay plain SGD and PSG have where ``aim`` is pruned, from long trainings.
+
+    Plain SGD has what is best on validation images in the mean over the sparsities; PSG what is
+    ahead of that by most points at the sparsity where it is ahead by fewest.
+    """
+    factors = [factor for own in SHARES_OF_STRONG.values() for factor in own]
+    rate, strength = chosen["sgd"], chosen[f"psg-{aim}"]
+    plain = [
+        (rate, WEAK),
+        *((other, factor * strong) for other in (rate, RATE) for factor in factors),
+    ]
+    sgd = {own: by_sparsity(lab, sgd_training(sparse, own), aim) for own in plain}
+    best = max(sgd, key=lambda own: sum(sgd[own].values()))
+    scaled = [(strength, factor * strong) for factor in SHARES_OF_STRONG[aim]]
+    psg = {own: by_sparsity(lab, sparse_training(sparse, aim, own), aim) for own in scaled}
+    ahead = {own: min(psg[own][share] - sgd[best][share] for share in SPARSITIES) for own in scaled}
+    return {f"sgd-{aim}": best, f"psg-{aim}": max(ahead, key=ahead.__getitem__)}
+
+
+def by_sparsity(lab: Lab, training: Training, aim: str) -> dict[float, float]:
+    """Validation accuracy of a training at every sparsity, channels by the better criterion.
+
+    Below all others where it diverged.
+    """
+    state = trained(lab, training)
+    if state is None:
+        return dict.fromkeys(SPARSITIES, -math.inf)
+    graph = lab.problem.graph
+    networks = {
+        name: float_network(graph, view(state))
+        for name, view in views(graph).items()
+        if name.startswith(f"{aim}-0")
+    }
+    answers = on_validation(lab.problem, networks)
+    found = {
+        share: max(answers[name] for name in answers if name.startswith(f"{aim}-{share}"))
+        for share in SPARSITIES
+    }
+    rate, decay = training.stage.learning_rate, training.stage.weight_decay
+    print(f"  {training.name} at {rate:g}, decay {decay:.4g}, {aim}: {found}", flush=True)
+    return found
+
+
+def choices(lab: Lab, short: Stage) -> dict[str, float]:
+    """For each method and aim what is best on validation images after a short training."""
+    stages: dict[str, dict[float, Stage]] = {
+        "sgd": {rate: with_rate(short, "float", rate) for rate in LEARNING_RATES}
+    }
+    for aim, strengths in LAMBDAS.items():
+        stages[f"psg-{aim}"] = {s: with_strength(short, aim, s) for s in strengths}
+    stages["straight-through-3"] = {
+        rate: with_rate(short, "straight_through", rate) for rate in LEARNING_RATES
+    }
+    best = {}
+    for method, by_value in stages.items():
+        prunes = method in (f"psg-{aim}" for aim in FORMS)
+        scores = {
+            (value, decay): score(lab, method, value, with_decay(stage, decay))
+            for value, stage in by_value.items()
+            for decay in ((WEAK, STRONG) if prunes else (WEAK,))
+        }
+        best[method] = max(scores, key=scores.__getitem__)[0]
+    return best
+
+
+def score(lab: Lab, method: str, value: float, stage: Stage) -> float:
+    """Mean validation accuracy of a short training over the settings that it is meant for."""
+    aim = method.rpartition("-")[2]
+    bits = int(aim) if aim.isdigit() else None
+    training = Training(f"sweep-{method}-{value:g}", stage, bits)
+    state, known = trained(lab, training), score_file(lab, training)
+    if state is None:
+        return -1.0
+    if known.exists():
+        return float(known.read_text())
+    networks = {
+        setting: float_network(lab.problem.graph, view(state))
+        for setting, view in views(lab.problem.graph).items()
+        if not setting.endswith(BY_L1)
+        and (
+            (method == "sgd" and setting != FULL)
+            or setting == f"{aim}-channel"
+            or setting.startswith(f"{aim}-0")
+        )
+    }
+    answers = on_validation(lab.problem, networks)
+    mean = sum(answers.values()) / len(answers)
+    decay = stage.weight_decay
+    print(f"  {method} {value:g}, decay {decay:g}: {mean:.2f} % on validation images", flush=True)
+    known.write_text(f"{mean:.2f}\n")
+    return round(mean, 2)
+
+
+@torch.no_grad()
+def on_validation(
+    problem: Problem, networks: Mapping[str, Callable[[Tensor], Tensor]]
+) -> dict[str, float]:
+    """Top-1 of each network on the validation images."""
+    sample = validation_images(problem)
+    return {
+        name: top1(torch.cat([network(part) for part in sample.images.split(500)]), sample.labels)
+        for name, network in networks.items()
+    }
