@@ -7,7 +7,7 @@ import torch
 from ajpq.graph.channels import inner_layers
 from ajpq.graph.execute import execute
 from ajpq.graph.structure import layers
-from benchmarks import proxies, psg, psg_views
+from benchmarks import proxies, psg, psg_choices, psg_views
 from tests import modules
 
 
@@ -54,10 +54,11 @@ def test_the_weakest_channels_go_with_their_offsets(net):
 def test_each_training_is_measured_where_it_was_made_for():
     assert psg.belongs("sgd", "4-channel")
     assert not psg.belongs("sgd", "channels-0.3")
-    assert psg.belongs("sgd-sparse", "channels-0.3-l1")
-    assert psg.belongs("sgd-sparse", "weights-0.3")
-    assert not psg.belongs("sgd-sparse", "8-tensor")
-    assert psg.belongs("sgd-sparse", "full precision")
+    assert psg.belongs("sgd-channels", "channels-0.3-l1")
+    assert not psg.belongs("sgd-channels", "weights-0.3")
+    assert psg.belongs("sgd-weights", "weights-0.3")
+    assert not psg.belongs("sgd-weights", "8-tensor")
+    assert psg.belongs("sgd-weights", "full precision")
     assert psg.belongs("psg-4-channel", "4-channel")
     assert psg.belongs("psg-4-channel", "full precision")
     assert not psg.belongs("psg-4-channel", "4-tensor")
@@ -65,6 +66,23 @@ def test_each_training_is_measured_where_it_was_made_for():
     assert not psg.belongs("psg-weights", "channels-0.3")
     assert psg.belongs("straight-through-2-tensor", "2-tensor")
     assert not psg.belongs("straight-through-2-tensor", "full precision")
+
+
+def test_decay_is_chosen_by_the_mean_for_sgd_and_by_the_least_lead_for_psg(monkeypatch):
+    strong = 0.01
+    sgd = {psg_choices.WEAK: (90, 50, 40, 10), 1.25 * strong: (80, 70, 60, 10)}
+    scaled = {strong: (81, 71, 61, 12), 1.25 * strong: (95, 90, 85, 9), 1.5 * strong: (0, 0, 0, 0)}
+
+    def by_sparsity(lab, training, aim):
+        known = scaled if training.name == "psg-weights" else sgd
+        points = known.get(training.stage.weight_decay, (0, 0, 0, 0))
+        return dict(zip(psg_views.SPARSITIES, points, strict=True))
+
+    monkeypatch.setattr(psg_choices, "by_sparsity", by_sparsity)
+    chosen = {"sgd": 0.003, "psg-weights": 50.0}
+    sparse = psg_choices.plain_stage(epochs=8)
+    found = psg_choices.settled(None, sparse, chosen, "weights", strong)
+    assert found == {"sgd-weights": (0.003, 1.25 * strong), "psg-weights": (50.0, strong)}
 
 
 def row(setting, sgd, found):
