@@ -14,13 +14,10 @@ from agents.config import load_agent_config
 from agents.searchers import searcher
 from ajpq.base import build_problem
 from ajpq.checkpoints import save_tensors
-from ajpq.comparison import compare
+from ajpq.comparing.comparison import compare
 from ajpq.config import CompressConfig, FinalRound, ReplayConfig, RunConfig, SearchConfig
-from ajpq.contest import contest
 from ajpq.evaluate import Metrics
 from ajpq.exporting import export, verify
-from ajpq.finalists import Finalist, run_finals
-from ajpq.judge import judge
 from ajpq.policy import CompressionPolicy, check_policy
 from ajpq.problem import Problem
 from ajpq.progress import Progress, SilentProgress
@@ -40,6 +37,9 @@ from ajpq.runs.folder import (
 )
 from ajpq.runs.journal import Journal, recorded_seconds
 from ajpq.runs.seal import BASE_WEIGHTS, load_sealed, save_result
+from ajpq.selection.contest import contest
+from ajpq.selection.finalists import Finalist, run_finals
+from ajpq.selection.judge import judge
 from envs.budget import Budget, reward
 from envs.build import build_task
 from envs.measured import described_fit, journalled, measured_first

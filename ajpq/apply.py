@@ -16,8 +16,8 @@ from ajpq.graph.channels import Masks, kept_channels
 from ajpq.graph.legality import check_legal
 from ajpq.graph.structure import LAYER_KINDS, Fusion, Graph, Node, layers
 from ajpq.graph.wiring import produced
-from ajpq.grids import ActivationRange, edge_grids, fake_quantize
 from ajpq.policy import CompressionPolicy
+from ajpq.simulation.grids import ActivationRange, edge_grids, fake_quantize
 from hw_models.errors import AjpqError
 from hw_models.network import FLOAT_BITS, Edge, Network, Operator, Weights
 

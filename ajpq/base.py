@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from ajpq import data as ajpq_data
 from ajpq.apply import apply_policy
-from ajpq.calibration import activation_ranges, recalibrate_batchnorm
 from ajpq.checkpoints import load_checkpoint, load_tensors, public_checkpoint, save_tensors
 from ajpq.config import ProblemConfig
 from ajpq.criteria import channel_scores, gradients
@@ -32,6 +31,7 @@ from ajpq.policy import CompressionPolicy, LayerPolicy, QuantizerSpec
 from ajpq.problem import Problem, augmented_images, float_logits, training_batches
 from ajpq.quantizers import make_quantizer
 from ajpq.runs.stages import load_snapshot, save_snapshot
+from ajpq.simulation.calibration import activation_ranges, recalibrate_batchnorm
 from hw_models.errors import AjpqError
 from hw_models.network import Network
 from hw_models.registry import load_target

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from ajpq import api, cli
 from ajpq.cli import Bound, Count, Text, option
-from ajpq.compare_config import CompareConfig
+from ajpq.comparing.config import CompareConfig
+from ajpq.comparing.standings import Comparison
 from ajpq.progress import ConsoleProgress
 from ajpq.reporting.compare_table import cells, headings
-from ajpq.standings import Comparison
 
 Factor = Annotated[float | None, option("FACTOR")]
 

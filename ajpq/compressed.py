@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ajpq.graph.execute import mask_pruned
 from ajpq.graph.structure import Graph, layers
-from ajpq.grids import ActivationRange, fake_quantize
 from ajpq.policy import CompressionPolicy
 from ajpq.quantizers import Quantizer, straight_through
+from ajpq.simulation.grids import ActivationRange, fake_quantize
 from hw_models.network import Edge
 
 State = Mapping[str, Tensor]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ajpq.operators import Quantize, operator_module
-from ajpq.walk import expiring
+from ajpq.simulation.operators import Quantize, operator_module
+from ajpq.simulation.walk import expiring
 from hw_models.network import Network
 
 

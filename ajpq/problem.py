@@ -30,13 +30,13 @@ from ajpq.finetune.recipe import Calibration, Recipe, Stage
 from ajpq.finetune.training import Batches, OnState, Snapshot, StageInputs, run_stage
 from ajpq.graph.execute import execute, frozen_batchnorm
 from ajpq.graph.structure import Graph, layers
-from ajpq.grids import ActivationRange, edge_grids
 from ajpq.policy import CompressionPolicy, QuantizerSpec, uniform_policy
-from ajpq.prefixes import Prefixes
 from ajpq.quantizers import make_quantizer
 from ajpq.quantizers.given import on_grids
 from ajpq.quantizers.tabulated import tabulated
-from ajpq.recalibration import recalibrate
+from ajpq.simulation.grids import ActivationRange, edge_grids
+from ajpq.simulation.prefixes import Prefixes
+from ajpq.simulation.recalibration import recalibrate
 from hw_models.base import Target
 from hw_models.network import Network
 

@@ -1,8 +1,9 @@
 """The reference simulation: integer codes, exact accumulators, one fixed order of rescaling.
 
 Every recorded metric is measured here. Results do not depend on the batch size, the number of
-threads, the memory layout, or on whether pruned channels are still there. The arithmetic is that
-of :mod:`ajpq.operators`; this runs it in blocks of images, whatever precision the caller has set.
+threads, the memory layout, or on whether pruned channels are still there. The arithmetic is that of
+:mod:`ajpq.simulation.operators`; this runs it in blocks of images, whatever precision the caller
+has set.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from ajpq.operators import operator_module
-from ajpq.walk import Step, run_steps
+from ajpq.simulation.operators import operator_module
+from ajpq.simulation.walk import Step, run_steps
 from hw_models.network import Network, Operator
 
 

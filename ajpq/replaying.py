@@ -20,8 +20,6 @@ from ajpq.compressed import (
 )
 from ajpq.config import CompressConfig, ProblemConfig, ReplayConfig, load_recipe, validated
 from ajpq.evaluate import Costs, exact_costs, measured
-from ajpq.executor import thread_count
-from ajpq.finalists import validation_images
 from ajpq.policy import CompressionPolicy, check_policy, uniform_policy
 from ajpq.problem import Problem, fine_tune, network_of
 from ajpq.progress import Progress, SilentProgress
@@ -29,6 +27,8 @@ from ajpq.quantizers import make_quantizer
 from ajpq.reference import simulate
 from ajpq.results import record_test, reference_top1_test
 from ajpq.runs.finished import FinishedRun, check_weights, check_widths, load_finished
+from ajpq.selection.executor import thread_count
+from ajpq.selection.finalists import validation_images
 from ajpq.shrink import shrink
 from ajpq.surroundings import changed_surroundings
 from hw_models.errors import AjpqError

@@ -13,12 +13,12 @@ from torch import Tensor
 from ajpq.compressed import State
 from ajpq.data import Dataset, test_batches
 from ajpq.evaluate import Costs, exact_costs, layer_latencies, top1
-from ajpq.finalists import Finalist, validation_images
 from ajpq.graph.execute import channels_last, execute, frozen_batchnorm
 from ajpq.graph.structure import Graph
 from ajpq.problem import Problem, direct_weights, network_of
 from ajpq.reference import prepare
 from ajpq.runs.folder import append_to_ledger
+from ajpq.selection.finalists import Finalist, validation_images
 from ajpq.surroundings import surroundings
 from hw_models.network import Network, bops, macs
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import tyro
 
 from ajpq import cli
-from ajpq.standings import Comparison, Spread, standings
+from ajpq.comparing.standings import Comparison, Spread, standings
 from benchmarks.harness import command_line, write_result
 from benchmarks.search_quality import CANDIDATES, OURS, SEEDS, config_of
 from benchmarks.unseen_budgets import searched

@@ -23,10 +23,10 @@ from ajpq.base import build_problem
 from ajpq.checkpoints import load_tensors, save_tensors
 from ajpq.config import ProblemConfig, load_recipe
 from ajpq.evaluate import top1
-from ajpq.finalists import validation_images
 from ajpq.problem import Problem, direct_weights, network_of
 from ajpq.progress import ConsoleProgress
 from ajpq.results import float_network, record_test, top1_test
+from ajpq.selection.finalists import validation_images
 from benchmarks.harness import at_least, at_most, command_line, write_result
 from hw_models.errors import AjpqError
 from hw_models.network import macs

@@ -28,16 +28,16 @@ from torch import Tensor
 
 from ajpq import cli
 from ajpq.data import test_batches
-from ajpq.executor import thread_count
 from ajpq.exporters.expected import Expected, Verdict
 from ajpq.exporters.verification import verify_files
 from ajpq.exporting import formats_of
-from ajpq.finalists import validation_images
 from ajpq.packed import breakdown
 from ajpq.problem import Problem, network_of, unshrunk_of
 from ajpq.progress import ConsoleProgress
 from ajpq.reference import prepare
 from ajpq.results import record_test
+from ajpq.selection.executor import thread_count
+from ajpq.selection.finalists import validation_images
 from benchmarks.harness import at_least, at_most, command_line, write_result
 from benchmarks.subjects import SUBJECTS, compressed, problem_of
 from benchmarks.timing import interleaved

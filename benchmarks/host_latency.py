@@ -25,8 +25,8 @@ import tyro
 from ajpq import cli
 from ajpq.exporters.verify import run_onnx, run_tflite
 from ajpq.exporting import formats_of
-from ajpq.finalists import validation_images
 from ajpq.problem import Problem, augmented_images, direct_weights, network_of
+from ajpq.selection.finalists import validation_images
 from benchmarks.exports import TARGET, onnx_run, tflite_run
 from benchmarks.harness import at_least, command_line, write_result
 from benchmarks.subjects import SUBJECTS, compressed, problem_of

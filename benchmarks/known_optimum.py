@@ -44,8 +44,8 @@ from ajpq import cli
 from ajpq.base import build_problem
 from ajpq.config import SearchConfig, load_search_config
 from ajpq.evaluate import Metrics
-from ajpq.judge import judge_against, shared_by_candidates
 from ajpq.policy import CompressionPolicy
+from ajpq.selection.judge import judge_against, shared_by_candidates
 from benchmarks.harness import at_least, command_line, write_result
 from envs.build import build_task
 from envs.layer_control import sharing

@@ -33,13 +33,13 @@ from ajpq.checkpoints import load_tensors
 from ajpq.config import load_recipe, load_search_config
 from ajpq.evaluate import top1
 from ajpq.files import write_atomically
-from ajpq.finalists import validation_images
 from ajpq.finetune.recipe import Recipe
-from ajpq.judge import judge
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, fine_tune, network_of
 from ajpq.progress import ConsoleProgress
 from ajpq.reference import simulate
+from ajpq.selection.finalists import validation_images
+from ajpq.selection.judge import judge
 from benchmarks.harness import at_least, command_line, write_result
 from envs.build import build_task
 from envs.task import CompressionTask

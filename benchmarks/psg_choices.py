@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ajpq.evaluate import top1
-from ajpq.finalists import validation_images
 from ajpq.finetune.recipe import PSGSettings, Stage
 from ajpq.problem import Problem
 from ajpq.results import float_network
+from ajpq.selection.finalists import validation_images
 from benchmarks.psg_trainings import Lab, Training, score_file, trained
 from benchmarks.psg_views import BY_L1, FULL, SPARSITIES, views
 
@@ -82,10 +82,7 @@ def settled(
     """
     factors = [factor for own in SHARES_OF_STRONG.values() for factor in own]
     rate, strength = chosen["sgd"], chosen[f"psg-{aim}"]
-    plain = [
-        (rate, WEAK),
-        *((other, factor * strong) for other in (rate, RATE) for factor in factors),
-    ]
+    plain = [(rate, WEAK), *((RATE, factor * strong) for factor in factors)]
     sgd = {own: by_sparsity(lab, sgd_training(sparse, own), aim) for own in plain}
     best = max(sgd, key=lambda own: sum(sgd[own].values()))
     scaled = [(strength, factor * strong) for factor in SHARES_OF_STRONG[aim]]

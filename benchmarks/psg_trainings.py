@@ -9,7 +9,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ajpq.calibration import recalibrate_batchnorm
 from ajpq.checkpoints import load_tensors, save_tensors
 from ajpq.compressed import State
 from ajpq.finetune.recipe import Stage
@@ -17,6 +16,7 @@ from ajpq.finetune.training import DivergedError, StageInputs, run_stage
 from ajpq.problem import Problem, augmented_images, training_batches
 from ajpq.progress import ConsoleProgress
 from ajpq.runs.stages import load_snapshot, save_snapshot
+from ajpq.simulation.calibration import recalibrate_batchnorm
 from benchmarks.psg_views import Granularity, goal_of, quantized
 
 STATISTICS_BATCHES = 64

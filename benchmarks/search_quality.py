@@ -24,11 +24,11 @@ import tyro
 from agents.front import load_front
 from ajpq import cli
 from ajpq.checkpoints import load_tensors
-from ajpq.compare_config import CompareConfig
-from ajpq.comparison import compare
+from ajpq.comparing.comparison import compare
+from ajpq.comparing.config import CompareConfig
+from ajpq.comparing.standings import Comparison, Standing, standings
 from ajpq.config import load_run
 from ajpq.progress import ConsoleProgress
-from ajpq.standings import Comparison, Standing, standings
 from benchmarks.harness import at_least, command_line, write_result
 
 NAME = "search_quality"

@@ -21,16 +21,16 @@ from torch import Tensor
 from ajpq.base import build_problem
 from ajpq.checkpoints import load_tensors
 from ajpq.config import SearchConfig, load_search_config
-from ajpq.contest import contest
 from ajpq.evaluate import Images
-from ajpq.fidelity import Rival, logits_until_lost
-from ajpq.finalists import validation_images
 from ajpq.finetune.recipe import Recipe
-from ajpq.judge import judge, judge_against, shared_by_candidates
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem
 from ajpq.runs.candidates import CandidateLog
 from ajpq.runs.journal import Journal
+from ajpq.selection.contest import contest
+from ajpq.selection.fidelity import Rival, logits_until_lost
+from ajpq.selection.finalists import validation_images
+from ajpq.selection.judge import judge, judge_against, shared_by_candidates
 from benchmarks.straightforward import judged, largest_inputs
 from benchmarks.throughput_parts import module_of, row
 from envs.budget import Budget

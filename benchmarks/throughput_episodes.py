@@ -21,13 +21,13 @@ from agents.config import load_agent_config
 from ajpq.base import build_problem
 from ajpq.checkpoints import load_tensors
 from ajpq.config import SearchConfig, load_search_config
-from ajpq.contest import contest
-from ajpq.judge import judge
 from ajpq.problem import Problem
 from ajpq.progress import SilentProgress
 from ajpq.proposals import propose
 from ajpq.runs.candidates import CandidateLog
 from ajpq.runs.journal import Journal
+from ajpq.selection.contest import contest
+from ajpq.selection.judge import judge
 from benchmarks.throughput_parts import row
 from envs.build import build_task
 from hw_models import vela

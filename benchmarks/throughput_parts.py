@@ -22,19 +22,19 @@ from ajpq.compressed import weight_bits
 from ajpq.config import ProblemConfig, load_recipe
 from ajpq.data import Dataset
 from ajpq.evaluate import Images
-from ajpq.finalists import validation_images
 from ajpq.finetune.goal import Goal
 from ajpq.finetune.precision import bfloat16_in_hardware
 from ajpq.finetune.recipe import PSGSettings, Recipe, Stage
 from ajpq.finetune.training import StageInputs, run_stage
-from ajpq.grids import edge_grids
-from ajpq.judge import judge_against, shared_by_candidates
 from ajpq.models import build_model
 from ajpq.policy import CompressionPolicy, LayerPolicy
 from ajpq.problem import Problem, direct_weights, network_of, training_batches
 from ajpq.quantizers import make_quantizer
-from ajpq.ranking import prepare_ranking
 from ajpq.reference import prepare
+from ajpq.selection.finalists import validation_images
+from ajpq.selection.judge import judge_against, shared_by_candidates
+from ajpq.simulation.grids import edge_grids
+from ajpq.simulation.ranking import prepare_ranking
 from hw_models.network import macs
 
 BATCHES = (32, 64, 128)

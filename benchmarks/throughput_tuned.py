@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ajpq.config import load_recipe
-from ajpq.fidelity import Rival, falls_short, hoped_for, logits_until_lost
 from ajpq.finetune.recipe import Recipe
-from ajpq.looks import SHARES, gained, images_of_a_look, look, look_steps
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, Watch, fine_tune, network_of
-from ajpq.ranking import prepare_ranking
+from ajpq.selection.fidelity import Rival, falls_short, hoped_for, logits_until_lost
+from ajpq.selection.looks import SHARES, gained, images_of_a_look, look, look_steps
+from ajpq.simulation.ranking import prepare_ranking
 from benchmarks.throughput_candidates import (
     ORDERS,
     answers,

@@ -21,10 +21,10 @@ from typing import Annotated, Any
 import tyro
 
 from ajpq import cli
-from ajpq.compare_config import CompareConfig
-from ajpq.comparison import compare
+from ajpq.comparing.comparison import compare
+from ajpq.comparing.config import CompareConfig
+from ajpq.comparing.standings import Comparison
 from ajpq.progress import ConsoleProgress
-from ajpq.standings import Comparison
 from benchmarks.harness import at_most, command_line, write_result
 from benchmarks.search_quality import OURS, SEEDS, config_of
 

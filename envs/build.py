@@ -15,10 +15,10 @@ from ajpq.evaluate import Costs, Metrics, costs_of, exact_costs, layer_latencies
 from ajpq.graph.channels import channel_groups, coupled_layers
 from ajpq.graph.structure import LAYER_KINDS, Layer, components, layer_macs, layers
 from ajpq.limits import METRICS
+from ajpq.packed.sizes import code_bits, packed_sizes
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, direct_weights, network_of
-from ajpq.remembered import remembered
-from ajpq.sizes import code_bits, packed_sizes
+from ajpq.selection.remembered import remembered
 from envs.actions import make_knobs
 from envs.budget import Budget, reward, unreachable
 from envs.distortion import kernel_tables

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ajpq.base import build_problem
 from ajpq.config import FinalRound, SearchConfig
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
-from ajpq.judge import judge
+from ajpq.selection.judge import judge
 from envs.build import build_task
 from envs.task import CompressionTask
 

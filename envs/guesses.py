@@ -17,10 +17,10 @@ from ajpq.apply import outline
 from ajpq.evaluate import Costs
 from ajpq.graph.channels import Masks
 from ajpq.graph.structure import Fusion
+from ajpq.packed.sizes import CodeBits
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem
-from ajpq.remembered import remembered_by_structure
-from ajpq.sizes import CodeBits
+from ajpq.selection.remembered import remembered_by_structure
 from envs.actions import Knobs
 from envs.budget import Budget, QuickCosts, project
 from hw_models.base import LayerCost

@@ -18,10 +18,10 @@ from ajpq.compressed import compressed_view, fit_scales, quantize_edges, weight_
 from ajpq.evaluate import Costs, kl_divergence
 from ajpq.graph.execute import execute, frozen_batchnorm
 from ajpq.graph.structure import layers
-from ajpq.grids import edge_grids
 from ajpq.policy import CompressionPolicy, LayerPolicy
 from ajpq.problem import Problem
 from ajpq.quantizers import make_quantizer
+from ajpq.simulation.grids import edge_grids
 from envs.actions import Knobs
 from envs.task import LayerFacts
 from hw_models.network import FLOAT_BITS

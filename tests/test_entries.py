@@ -14,14 +14,14 @@ from ajpq.compressed import quantize_edges
 from ajpq.graph.execute import execute
 from ajpq.graph.legality import illegal_layers
 from ajpq.graph.structure import Graph, layers
-from ajpq.grids import edge_grids
-from ajpq.kernels import FloatKernels
 from ajpq.modules import as_module
-from ajpq.operators import operator_module
 from ajpq.packed import pack, unpack
 from ajpq.policy import CompressionPolicy, LayerPolicy
-from ajpq.ranking import prepare_ranking
 from ajpq.reference import simulate
+from ajpq.simulation.grids import edge_grids
+from ajpq.simulation.kernels import FloatKernels
+from ajpq.simulation.operators import operator_module
+from ajpq.simulation.ranking import prepare_ranking
 from hw_models.liveness import peak_activation_bytes
 from hw_models.network import Edge, Operator, bops, row_macs
 from tests import oracle

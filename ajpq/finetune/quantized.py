@@ -13,8 +13,8 @@ from ajpq.finetune.goal import Goal
 from ajpq.finetune.recipe import Stage
 from ajpq.graph.execute import Hook, batch_statistics, channels_last, execute
 from ajpq.graph.structure import GRID_PRESERVING, Graph, layers, quantized_edges
-from ajpq.grids import fake_quantize
 from ajpq.methods import EDGE_ROLES, ROLES, Group, Method
+from ajpq.simulation.grids import fake_quantize
 from hw_models.network import FLOAT_BITS, Edge
 
 NARROW = 8

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ajpq.calibration import clips
+from ajpq.simulation.calibration import clips
 from hw_models.network import Edge
 
 Bound = int | Tensor
@@ -70,7 +70,7 @@ def scaled_gradient(x: Tensor, share: float | Tensor) -> Tensor:
 
 @torch.no_grad()
 def mse_step(values: Tensor, edge: Edge) -> Tensor:
-    """The step ``[]`` of the edge's grid that :func:`ajpq.calibration.clips` finds for ``values``;
+    """The step ``[]`` that :func:`~ajpq.simulation.calibration.clips` finds for an edge;
     where all are zero any."""
     high = edge.code_range[1]
     largest = clips(values.detach(), [edge.bits], edge.signed)[0]

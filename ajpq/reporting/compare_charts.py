@@ -12,10 +12,10 @@ import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ajpq.comparing.staircases import Step, band, corners
+from ajpq.comparing.standings import Comparison, front
 from ajpq.reporting.charts import empty_figure
 from ajpq.reporting.style import SERIES
-from ajpq.staircases import Step, band, corners
-from ajpq.standings import Comparison, front
 
 COST = "mean ratio of the bounded costs"
 TOP1 = "top-1 on the validation split, %"

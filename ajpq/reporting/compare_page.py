@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+from ajpq.comparing.standings import Comparison
 from ajpq.files import write_atomically
 from ajpq.reporting.compare_charts import (
     COST,
@@ -18,7 +19,6 @@ from ajpq.reporting.compare_charts import (
 )
 from ajpq.reporting.compare_table import cells, csv, headings, markdown, note
 from ajpq.reporting.page import Section, figure_json, rendered
-from ajpq.standings import Comparison
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from ajpq.comparing.standings import Comparison, Spread, Standing, standings, volume_of
 from ajpq.reporting.style import duration
-from ajpq.standings import Comparison, Spread, Standing, standings, volume_of
 
 _NOTHING = "none"
 

@@ -17,7 +17,7 @@ import yaml
 from torch import Tensor
 
 from ajpq.checkpoints import load_tensors, save_tensors
-from ajpq.compare_config import CompareConfig
+from ajpq.comparing.config import CompareConfig
 from ajpq.compressed import CompressedWeights
 from ajpq.config import (
     CompressConfig,
@@ -28,8 +28,8 @@ from ajpq.config import (
     validated,
 )
 from ajpq.files import write_atomically
-from ajpq.grids import ActivationRange
 from ajpq.runs.journal import read_journal
+from ajpq.simulation.grids import ActivationRange
 from hw_models.errors import AjpqError
 from hw_models.plain import clipped, parsed_yaml, read_json, read_text
 

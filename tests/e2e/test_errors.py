@@ -10,7 +10,7 @@ import torch
 from ajpq.packed import save
 from ajpq.runs.journal import Journal, encode_line
 from tests.e2e.commands import command, search
-from tests.test_packed import make_network
+from tests.packed.test_container import make_network
 
 
 def line_of(outcome):

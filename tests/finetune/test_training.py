@@ -14,11 +14,11 @@ from ajpq.finetune.training import StageInputs, run_stage
 from ajpq.graph.channels import inner_layers
 from ajpq.graph.execute import execute
 from ajpq.graph.structure import layers
-from ajpq.grids import edge_grids
 from ajpq.methods import METHODS
 from ajpq.policy import CompressionPolicy, LayerPolicy
 from ajpq.quantizers.uniform import UniformQuantizer
 from ajpq.runs.stages import load_snapshot, save_snapshot
+from ajpq.simulation.grids import edge_grids
 from tests import modules
 
 QUANTIZER = UniformQuantizer()

@@ -14,8 +14,8 @@ from ajpq.packed.blocks import Blocks, number_bits, smallest_bits, smallest_codi
 from ajpq.packed.codes import coded_bits
 from hw_models.errors import AjpqError
 from tests.packed import hostile
+from tests.packed.test_container import assert_equal, make_network, resnet20_like
 from tests.packed.test_golden import unpacked_sections
-from tests.test_packed import assert_equal, make_network, resnet20_like
 
 FOLDER = Path(__file__).parent.parent / "golden"
 GOLDEN = FOLDER / "packed_v2_codebooks.ajpq"

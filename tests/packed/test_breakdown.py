@@ -17,7 +17,7 @@ from ajpq.policy import CompressionPolicy, LayerPolicy
 from ajpq.quantizers.uniform import UniformQuantizer
 from hw_models.errors import AjpqError
 from tests.modules import ranges
-from tests.test_packed import make_network
+from tests.packed.test_container import make_network
 
 ROOT = Path(__file__).parent.parent.parent
 

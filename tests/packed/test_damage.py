@@ -19,7 +19,7 @@ from ajpq.reference import step_of
 from hw_models.errors import AjpqError
 from hw_models.network import Network
 from tests.packed import hostile
-from tests.test_packed import make_network
+from tests.packed.test_container import make_network
 
 FOLDER = Path(__file__).parent.parent / "golden"
 FILES = [(FOLDER / f"packed_{kind}.ajpq").read_bytes() for kind in ("v1", "v2", "v2_codebooks")]

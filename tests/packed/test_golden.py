@@ -16,7 +16,7 @@ from ajpq.packed import load, pack, unpack
 from ajpq.reference import simulate
 from hw_models.network import KINDS
 from tests.packed.hostile import STRUCTURE, WIDTHS, sections_of
-from tests.test_packed import assert_equal
+from tests.packed.test_container import assert_equal
 
 FOLDER = Path(__file__).parent.parent / "golden"
 VERSIONS = ["1", "2", "2_requantize"]

@@ -11,7 +11,7 @@ from ajpq.packed.rows import numbers_of
 from ajpq.reference import simulate
 from hw_models.ordering import by_width
 from tests.modules import NETWORKS, images, minmax, random_policy, ranges, traced
-from tests.test_packed import assert_equal
+from tests.packed.test_container import assert_equal
 
 
 def made(name, seed, widths, apply=apply_policy):

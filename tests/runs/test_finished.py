@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from ajpq.compressed import CompressedWeights
-from ajpq.finalists import _measured
 from ajpq.finetune.recipe import Recipe
 from ajpq.policy import uniform_policy
 from ajpq.replaying import problem_of
 from ajpq.runs.folder import save_weights
+from ajpq.selection.finalists import _measured
 from hw_models.errors import AjpqError
 
 POLICY = uniform_policy({"conv": 3, "fc": 2}, 4)

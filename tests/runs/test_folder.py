@@ -7,7 +7,6 @@ import torch
 from ajpq.compressed import CompressedWeights
 from ajpq.config import FinalRound, SearchConfig
 from ajpq.finetune.recipe import Recipe
-from ajpq.grids import ActivationRange
 from ajpq.runs.folder import (
     check_new,
     check_resumable,
@@ -17,6 +16,7 @@ from ajpq.runs.folder import (
     on_front,
     save_weights,
 )
+from ajpq.simulation.grids import ActivationRange
 from hw_models.errors import AjpqError
 
 CONFIG = SearchConfig(final=(FinalRound(keep=1, recipe=Recipe(name="none")),))

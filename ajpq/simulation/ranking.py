@@ -1,0 +1,67 @@
+"""A faster simulation of a compressed network, for telling candidates apart.
+
+The codes of :mod:`ajpq.reference` but for ties: sums and scales are rounded in whatever order the
+processor likes. What is recorded of a network is measured by the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor
+
+from ajpq.reference import step_of
+from ajpq.simulation.kernels import Kernels, fastest
+from ajpq.simulation.kernels.floats import CLAMPS, finish, step_size
+from ajpq.simulation.operators import Quantize
+from ajpq.simulation.prefixes import Prefixes
+from ajpq.simulation.walk import Step, run_steps
+from hw_models.network import Edge, Network, Operator
+
+
+def prepare_ranking(
+    network: Network, kernels: Kernels | None = None, prefixes: Prefixes | None = None
+) -> Callable[[Tensor], Tensor]:
+    """Convert the weights once; the result maps images ``[N, C, H, W]`` to logits.
+
+    Args:
+        prefixes: what networks that begin alike have answered.
+    """
+    kernels = kernels or fastest()
+    steps = [(op, _step(kernels, network, op)) for op in network.operators]
+    return run_steps(network, steps, kernels.store, prefixes)
+
+
+def _step(kernels: Kernels, network: Network, op: Operator) -> Step:
+    inputs, out = [network.edges[edge] for edge in op.inputs], network.edges[op.output]
+    if op.kind in ("conv", "linear"):
+        if op.activation in CLAMPS:
+            return kernels.layer(op, inputs[0], out)
+        real = kernels.layer(replace(op, activation=None), inputs[0], real_edge(out))
+        finish = Quantize(op.activation, out)
+        return lambda x: kernels.store(finish(real(x)), out)
+    if op.kind == "add" and op.activation in CLAMPS:
+        return _add(kernels, op, inputs, out)
+    return loaded(kernels, step_of(network, op), inputs, out)
+
+
+def real_edge(edge: Edge) -> Edge:
+    """``edge`` before its values are put on codes."""
+    return Edge(edge.name, edge.shape)
+
+
+def loaded(kernels: Kernels, step: Step, inputs: list[Edge], out: Edge) -> Step:
+    """A step on float32 codes between edges that ``kernels`` keeps."""
+
+    def run(*stored: Tensor) -> Tensor:
+        codes = (kernels.load(x, edge) for x, edge in zip(stored, inputs, strict=True))
+        return kernels.store(step(*codes), out)
+
+    return run
+
+
+def _add(kernels: Kernels, op: Operator, inputs: list[Edge], out: Edge) -> Step:
+    left, right = (step_size(edge) / step_size(out) for edge in inputs)
+    done = finish(op.activation, out)
+    return loaded(kernels, lambda x, y: done((x * left).add_(y, alpha=right)), inputs, out)

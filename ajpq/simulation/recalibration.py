@@ -1,0 +1,248 @@
+"""BatchNorm statistics and activation ranges of a compressed network, measured on its codes.
+
+The network runs as it is shipped: pruned channels gone, codes for weights and activations, which is
+several times as fast as imitating it with real numbers. Only BatchNorm is not folded yet: every
+batch is normalised by its own statistics, which are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ajpq.apply import Quantize, apply_policy, kept_by_policy
+from ajpq.compressed import State, batchnorm_buffers
+from ajpq.graph.execute import role_name
+from ajpq.graph.structure import EVERYTHING, GRID_PRESERVING, Graph, Node, nonnegative_edges
+from ajpq.policy import CompressionPolicy
+from ajpq.simulation.calibration import clips, magnitude
+from ajpq.simulation.grids import NARROW, ActivationRange, quantize_edge
+from ajpq.simulation.kernels import Kernels, fastest
+from ajpq.simulation.operators import applied, operator_module
+from ajpq.simulation.prefixes import Prefixes
+from ajpq.simulation.ranking import loaded, real_edge
+from ajpq.simulation.walk import Step, walk
+from hw_models.network import Network, Operator
+
+_STATISTICS = ("running_mean", "running_var")
+
+
+@torch.no_grad()
+def recalibrate(
+    graph: Graph,
+    tensors: State,
+    policy: CompressionPolicy,
+    ranges: Mapping[str, ActivationRange],
+    quantize: Quantize,
+    batches: Iterable[Tensor],
+    *,
+    batchnorm_batches: int,
+    range_batches: int,
+    kernels: Kernels | None = None,
+    prefixes: Prefixes | None = None,
+) -> tuple[dict[str, Tensor], dict[str, ActivationRange]]:
+    """BatchNorm statistics by state-dict name, and the range of every quantized edge.
+
+    Channels and edges that are not in the compressed network keep what ``tensors`` and ``ranges``
+    say of them.
+
+    Args:
+        tensors: parameters and buffers by state-dict name.
+        ranges: of the uncompressed network; they give the grids that activations are on meanwhile.
+        quantize: as of :func:`ajpq.apply.apply_policy`.
+        batches: images ``[N, C, H, W]``, augmented as in training; one after the other, as many as
+            the larger of the following two.
+        batchnorm_batches: so many give the statistics, which are left as they are if 0.
+        range_batches: so many give the ranges.
+        prefixes: what networks that begin alike have answered, with the same numbers of batches.
+    """
+    kernels = kernels or fastest()
+    network = apply_policy(graph, {**tensors, **_identity(graph)}, policy, ranges, quantize)
+    kept = kept_by_policy(graph, policy)
+    notes: dict[str, Any] = {}  # statistics by state-dict name, magnitudes by edge; of one batch
+    seen: list[dict[str, Any]] = []  # of every batch; magnitudes of those only that give the ranges
+
+    def measure(edge: str, values: Tensor) -> None:
+        if len(seen) < range_batches:
+            own, domain = network.edges[edge], graph.domains.get(edge, EVERYTHING)
+            narrow = own.bits in NARROW
+            notes[edge] = (
+                clips(values, [own.bits], own.signed)[0] if narrow else magnitude(values, domain)
+            )
+
+    owners = {fusion.node.name: fusion.batchnorm or fusion.node for fusion in graph.fusions}
+    steps, more, biases = [], {}, _biases_in_front(graph)
+    for op in network.operators:
+        owner, normalise = owners.get(op.name), None  # an entry has none
+        if owner is not None and owner.kind == "batchnorm":
+            before = biases.get(owner.parameters["running_mean"], (None, 0))[0]
+            own = _own_tensors(owner, op, tensors, kept[owner.output], before)
+            normalise = _normalisation(owner, own, notes, frozen=batchnorm_batches == 0)
+            more[op.name] = b"".join(own[role].numpy().tobytes() for role in sorted(own))
+        steps.append((op, _step(kernels, network, op, normalise, measure, notes)))
+    run = walk(network, steps, kernels.store, prefixes, notes, more)
+    for images in batches:
+        notes.clear()
+        measure(network.input, images)
+        run(images)
+        seen.append(dict(notes))
+    return (
+        _buffers(graph, tensors, kept, seen[:batchnorm_batches]),
+        _ranges(graph, ranges, seen[:range_batches], _narrow(network)),
+    )
+
+
+def _identity(graph: Graph) -> dict[str, Tensor]:
+    """Parameters and statistics with which every BatchNorm does nothing.
+
+    A layer's own bias in front of it is left out, because codes would round it; the mean that is
+    measured goes without it too.
+    """
+    found = {}
+    for name, channels in _biases_in_front(graph).values():
+        found[name] = torch.zeros(channels)
+    for node in graph.nodes:
+        if node.kind == "batchnorm":
+            values = {
+                "weight": 1.0,
+                "bias": 0.0,
+                "running_mean": 0.0,
+                "running_var": 1.0 - node.attributes["eps"],
+            }
+            channels = graph.shapes[node.output][0]
+            for role, value in values.items():
+                found[role_name(node, role)] = torch.full((channels,), value)
+    return found
+
+
+def _biases_in_front(graph: Graph) -> dict[str, tuple[str, int]]:
+    """Name of a running mean -> name and length of the bias that its layer adds before."""
+    return {
+        fusion.batchnorm.parameters["running_mean"]: (
+            fusion.node.parameters["bias"],
+            graph.shapes[fusion.node.output][0],
+        )
+        for fusion in graph.fusions
+        if fusion.batchnorm is not None and "bias" in fusion.node.parameters
+    }
+
+
+def _own_tensors(
+    node: Node, op: Operator, tensors: State, kept: np.ndarray, before: str | None
+) -> dict[str, Tensor]:
+    """Role -> ``[C']`` values of the channels that stay; rows of 0 bits stay zero.
+
+    Args:
+        before: name of the bias that the layer in front adds.
+    """
+    assert op.weights is not None
+    rows = torch.from_numpy(np.flatnonzero(kept))
+    own = {role: tensors[name].detach()[rows] for role, name in node.parameters.items()}
+    live = torch.from_numpy((op.weights.bits != 0).astype(np.float32))
+    own["weight"] = own.get("weight", torch.ones(())) * live
+    own["bias"] = own.get("bias", torch.zeros(())) * live
+    if before is not None:
+        own["before"] = tensors[before].detach()[rows]
+    return own
+
+
+def _normalisation(
+    node: Node, own: Mapping[str, Tensor], notes: dict[str, Any], *, frozen: bool
+) -> Step:
+    eps, weight, bias = node.attributes["eps"], own["weight"], own["bias"]
+    if frozen:
+        mean, variance = (own[role] for role in _STATISTICS)
+        mean = mean - own.get("before", 0.0)
+        return lambda x: F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
+
+    def normalise(x: Tensor) -> Tensor:
+        mean, variance = torch.zeros(2, x.shape[1])
+        # With a momentum of 1 the running statistics become those of the batch.
+        result = F.batch_norm(x, mean, variance, weight, bias, True, 1.0, eps)
+        for role, value in zip(_STATISTICS, (mean, variance), strict=True):
+            notes[node.parameters[role]] = value
+        return result
+
+    return normalise
+
+
+def _step(
+    kernels: Kernels,
+    network: Network,
+    op: Operator,
+    normalise: Step | None,
+    measure: Callable[[str, Tensor], None],
+    notes: dict[str, Any],
+) -> Step:
+    inputs, out = [network.edges[edge] for edge in op.inputs], network.edges[op.output]
+    if op.kind in GRID_PRESERVING:
+        moved = loaded(kernels, operator_module(op, inputs, out), inputs, out)
+        return _inheriting(op, moved, notes)
+    bare, unrounded = replace(op, activation=None), real_edge(out)
+    if op.kind in ("conv", "linear"):
+        real = kernels.layer(bare, inputs[0], unrounded)
+    else:
+        real = loaded(kernels, operator_module(bare, inputs, unrounded), inputs, unrounded)
+
+    def step(*stored: Tensor) -> Tensor:
+        x = real(*stored)
+        x = applied(x if normalise is None else normalise(x), op.activation)
+        measure(op.output, x)
+        return kernels.store(quantize_edge(x, out), out)
+
+    return step
+
+
+def _inheriting(op: Operator, step: Step, notes: dict[str, Any]) -> Step:
+    """Moving values about makes none that are larger."""
+
+    def run(*stored: Tensor) -> Tensor:
+        if op.inputs[0] in notes:
+            notes[op.output] = max(notes[edge] for edge in op.inputs)
+        return step(*stored)
+
+    return run
+
+
+def _buffers(
+    graph: Graph,
+    tensors: State,
+    kept: Mapping[str, np.ndarray],
+    seen: Sequence[Mapping[str, Any]],
+) -> dict[str, Tensor]:
+    buffers, biases = batchnorm_buffers(graph, tensors), _biases_in_front(graph)
+    for node in graph.nodes:
+        for role in _STATISTICS:
+            name = node.parameters.get(role, "")
+            if seen and name in seen[0]:
+                rows = torch.from_numpy(np.flatnonzero(kept[node.output]))
+                buffers[name][rows] = sum(notes[name] for notes in seen) / len(seen)
+                if name in biases:
+                    buffers[name][rows] += tensors[biases[name][0]].detach()[rows]
+    return buffers
+
+
+def _narrow(network: Network) -> frozenset[str]:
+    return frozenset(name for name, edge in network.edges.items() if edge.bits in NARROW)
+
+
+def _ranges(
+    graph: Graph,
+    ranges: Mapping[str, ActivationRange],
+    seen: Sequence[Mapping[str, Any]],
+    narrow: Container[str],
+) -> dict[str, ActivationRange]:
+    """The largest of all batches, or of narrow edges, which are cut off anyway, the mean."""
+    unsigned = nonnegative_edges(graph)
+    found = {}
+    for edge, own in ranges.items():
+        limits = [notes[edge] for notes in seen if edge in notes] or [own.maximum]
+        largest = float(np.mean(limits)) if edge in narrow else max(limits)
+        found[edge] = ActivationRange(largest, edge not in unsigned)
+    return found

@@ -1,0 +1,63 @@
+"""What the bars of ``benchmarks/search_quality.py`` mean."""
+
+import pytest
+
+from ajpq.comparing.standings import Comparison, MeasuredPolicy, Outcome
+from benchmarks import search_quality
+
+
+def outcome(agent, seed, tops):
+    """Two budgets of ratio 0.5 and 1.0, the best accuracy within each."""
+    measured = tuple(
+        MeasuredPolicy(
+            hash=f"{agent}{seed}{index}",
+            top1=top,
+            drop=90.0 - top,
+            ratio=0.5 * (index + 1),
+            within=(index == 0, True),
+        )
+        for index, top in enumerate(tops)
+    )
+    return Outcome(
+        agent=agent, seed=seed, candidates=9, images=100, seconds=1.0, measured=measured, curve=()
+    )
+
+
+def comparison(ours, others):
+    return Comparison(
+        model="resnet20",
+        data="cifar10",
+        target="bismo",
+        budgets=({"size": 0.5}, {"size": 1.0}),
+        images=100,
+        reference=(20.0, 1.0),
+        baseline_top1=90.0,
+        searches=(
+            *(outcome("ajpq", seed, tops) for seed, tops in enumerate(ours)),
+            *(outcome("milp", seed, tops) for seed, tops in enumerate(others)),
+        ),
+        versions={},
+    )
+
+
+@pytest.mark.parametrize(
+    ("ours", "holds"),
+    [((88.0, 89.0), [True, True]), ((86.2, 89.0), [False, True]), ((88.0, 87.0), [True, False])],
+)
+def test_both_volume_and_every_budget_count(ours, holds):
+    found = comparison([ours] * 2, [(86.0, 88.5)] * 2)
+    bars = search_quality.bars_of(found, [[1.0, 2.0], [1.0, 2.0]])
+    assert [bar["holds"] for bar in bars.values()] == [*holds, True]
+    ratio = next(iter(bars.values()))["value"]
+    assert ratio == pytest.approx((ours[0] - 70) / 16)  # at ratio 1 nothing is added
+
+
+def test_what_was_learned_is_the_least_over_budgets_of_the_median_over_seeds():
+    found = comparison([(88.0, 89.0)] * 2, [(86.0, 88.0)] * 2)
+    bars = search_quality.bars_of(found, [[0.0, 2.0], [0.0, 2.0], [3.0, 1.0]])
+    last = list(bars.values())[-1]
+    assert (last["value"], last["holds"]) == (0.0, False)
+    rows = search_quality.rows_of(found, [[0.5, 2.0]])
+    assert [row["searcher"] for row in rows] == ["ajpq", "milp"]
+    assert [row["points_learned"] for row in rows] == [0.5, None]
+    assert rows[0]["top1_val_budget_1"] == 88.0

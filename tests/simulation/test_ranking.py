@@ -1,0 +1,112 @@
+"""The fast simulation against the exact one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from ajpq.apply import apply_policy
+from ajpq.evaluate import kl_divergence
+from ajpq.reference import simulate
+from ajpq.simulation.kernels import FloatKernels, Int8Kernels, int8_in_hardware
+from ajpq.simulation.ranking import prepare_ranking
+from hw_models.network import FLOAT_BITS, Edge, Operator, Weights
+from tests.modules import NETWORKS, images, minmax, random_policy, ranges, traced
+
+torch.set_num_threads(1)
+
+WAYS = [FloatKernels(), *([Int8Kernels()] if int8_in_hardware() else [])]
+every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: type(way).__name__)
+
+
+def compressed(name, seed=0, widths=(0, 2, 3, 4, 6, 8, 8, 8)):
+    graph, tensors = traced(name)
+    policy = random_policy(graph, np.random.default_rng(seed), widths)
+    return apply_policy(graph, tensors, policy, ranges(graph, tensors, images(16)), minmax)
+
+
+def power_of_two(value):
+    return np.exp2(np.rint(np.log2(value)))
+
+
+def with_exact_scales(network):
+    """All scales powers of two, biases whole steps of the accumulator: nothing is ever rounded but
+    to codes, so the order of operations no longer matters."""
+    edges = {
+        name: edge if edge.bits == FLOAT_BITS else replace(edge, scale=power_of_two(edge.scale))
+        for name, edge in network.edges.items()
+    }
+    operators = []
+    for op in network.operators:
+        if op.weights is not None:
+            scales = power_of_two(op.weights.scales).astype(np.float32)
+            source, out = edges[op.inputs[0]], edges[op.output]
+            step = scales * source.scale
+            finest = np.maximum(step, 1e-9 if out.bits == FLOAT_BITS else out.scale / 64)
+            bias = (np.rint(op.weights.bias / finest) * finest).astype(np.float32)
+            op = replace(op, weights=replace(op.weights, scales=scales, bias=bias))  # noqa: PLW2901
+        operators.append(op)
+    return replace(network, edges=edges, operators=tuple(operators))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("seed", [0, 1])
+@every_way
+def test_where_nothing_is_rounded_twice_it_gives_the_bits_of_the_reference(name, seed, way):
+    network = with_exact_scales(compressed(name, seed))
+    x = images(40, seed)
+    assert torch.equal(prepare_ranking(network, way)(x), simulate(network, x))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("widths", [(3, 4, 6, 8), (32,)])
+@every_way
+def test_it_is_close_to_the_reference(name, widths, way):
+    network = compressed(name, 3, widths)
+    x = images(200, 1)
+    expected, found = simulate(network, x), prepare_ranking(network, way)(x)
+    assert float((expected.argmax(1) == found.argmax(1)).double().mean()) >= 0.99
+    assert float((expected - found).abs().mean()) <= 0.01 * float(expected.abs().mean())
+
+
+@every_way
+def test_it_ranks_candidates_as_the_reference_does(way):
+    graph, tensors = traced("option_a")
+    x = images(200)
+    found = ranges(graph, tensors, x)
+    rng = np.random.default_rng(0)
+    reference, ranking = [], []
+    wanted = None
+    for widths in [(8,)] + [tuple(rng.integers(2, 9, 4).tolist()) for _ in range(59)]:
+        policy = random_policy(graph, rng, widths)
+        network = apply_policy(graph, tensors, policy, found, minmax)
+        exact = simulate(network, x)
+        wanted = exact if wanted is None else wanted
+        reference.append(kl_divergence(wanted, exact))
+        ranking.append(kl_divergence(wanted, prepare_ranking(network, way)(x)))
+    assert spearmanr(reference, ranking).statistic >= 0.99
+
+
+@pytest.mark.skipif(not int8_in_hardware(), reason="no convolution of bytes here")
+@pytest.mark.parametrize("channels", [16, 48, 64])
+def test_weights_laid_out_for_their_input_give_the_same_bits(channels, monkeypatch):
+    source, out = Edge("in", (64, 8, 8), 8, False, 0.02), Edge("out", (channels, 8, 8), 8, False, 3)
+    rng = np.random.default_rng(channels)
+    weights = Weights(
+        rng.integers(-127, 128, (channels, 64, 3, 3)).astype(np.int8),
+        rng.uniform(0.1, 1, channels).astype(np.float32),
+        np.full(channels, 8, np.uint8),
+        rng.normal(size=channels).astype(np.float32),
+    )
+    one = (1, 1)
+    attributes = {"stride": one, "padding": one, "dilation": one, "groups": 1}
+    op = Operator("conv", "conv", ("in",), "out", attributes, weights, "relu")
+    x = torch.from_numpy(rng.integers(0, 256, (64, 64, 8, 8)).astype(np.uint8))
+    x = x.contiguous(memory_format=torch.channels_last)
+    found = Int8Kernels().layer(op, source, out)(x)
+    prepack = torch.ops.onednn.qconv_prepack
+    monkeypatch.setattr(torch.ops.onednn, "qconv_prepack", lambda *a: prepack(*a[:-1], None))
+    assert found.unique().numel() > 100
+    assert torch.equal(found, Int8Kernels().layer(op, source, out)(x))
