@@ -16,9 +16,10 @@ holds still near zero, decay alone makes smaller. What decay takes grows with th
 trainings have as much less of it as they are longer, times a few factors. Whole channels take far
 more of it than single weights, because few of their BatchNorm factors may stay. Plain SGD has its
 own learning rate with a weak decay, and PSG's learning rate with every decay that PSG has for
-either structure, and takes for each structure what is best over its sparsities on validation images. PSG takes what is
-furthest ahead of that where it is least ahead. BatchNorm statistics are estimated anew after every
-training, in the mode that was trained. Then test images are looked at once.
+either structure, and takes for each structure what is best over its sparsities on validation
+images. PSG takes what is furthest ahead of that where it is least ahead. BatchNorm statistics are
+estimated anew after every training, in the mode that was trained. Then test images are looked at
+once.
 
     make bench NAME=psg
     python -m benchmarks.psg --data imagefolder:DIR
