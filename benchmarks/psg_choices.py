@@ -29,11 +29,8 @@ LEARNING_RATES = (0.003, 0.01, 0.03)
 RATE = 0.01
 # The first for every method, the second also where weights are to be pruned.
 WEAK, STRONG = 1e-4, 0.1
-SHARES_OF_STRONG = {"weights": (1.0, 1.25, 1.5), "channels": (8.0, 16.0)}
+SHARES_OF_STRONG = {"weights": (1.0, 1.25, 1.5, 8.0, 16.0), "channels": (8.0, 16.0)}
 SWEEP_STEPS = 176
-
-Setting = tuple[float, float]
-"""What a training for sparsity has: its learning rate, or strength of PSG, and its weight decay."""
 
 
 def plain_stage(**length: int) -> Stage:
@@ -60,35 +57,42 @@ def with_decay(stage: Stage, decay: float) -> Stage:
     return stage.model_copy(update={"weight_decay": decay})
 
 
-def sgd_training(sparse: Stage, setting: Setting) -> Training:
+def sgd_training(sparse: Stage, rate: float, decay: float) -> Training:
     """What sparse forms of PSG are compared with."""
-    rate, decay = setting
     return Training("sgd-sparse", with_decay(with_rate(sparse, "float", rate), decay))
 
 
-def sparse_training(sparse: Stage, aim: str, setting: Setting) -> Training:
+def sparse_training(sparse: Stage, aim: str, lambda_s: float, decay: float) -> Training:
     """PSG towards a structure of sparsity."""
-    strength, decay = setting
-    return Training(f"psg-{aim}", with_decay(with_strength(sparse, aim, strength), decay))
+    return Training(f"psg-{aim}", with_decay(with_strength(sparse, aim, lambda_s), decay))
 
 
 def settled(
     lab: Lab, sparse: Stage, chosen: Mapping[str, float], aim: str, strong: float
-) -> dict[str, Setting]:
-    """How much weight decay plain SGD and PSG have where ``aim`` is pruned, from long trainings.
+) -> dict[str, Training]:
+    """Which long trainings are measured where ``aim`` is pruned.
 
-    Plain SGD has what is best on validation images in the mean over the sparsities; PSG what is
-    ahead of that by most points at the sparsity where it is ahead by fewest.
+    ``psg-AIM`` is of all decays the one that is ahead of plain SGD by most points on validation
+    images at the sparsity where it is ahead by fewest. ``psg-AIM-SHARE`` and ``sgd-AIM-SHARE``
+    have what is best for that sparsity alone.
     """
-    factors = [factor for own in SHARES_OF_STRONG.values() for factor in own]
-    rate, strength = chosen["sgd"], chosen[f"psg-{aim}"]
-    plain = [(rate, WEAK), *((RATE, factor * strong) for factor in factors)]
-    sgd = {own: by_sparsity(lab, sgd_training(sparse, own), aim) for own in plain}
-    best = max(sgd, key=lambda own: sum(sgd[own].values()))
-    scaled = [(strength, factor * strong) for factor in SHARES_OF_STRONG[aim]]
-    psg = {own: by_sparsity(lab, sparse_training(sparse, aim, own), aim) for own in scaled}
-    ahead = {own: min(psg[own][share] - sgd[best][share] for share in SPARSITIES) for own in scaled}
-    return {f"sgd-{aim}": best, f"psg-{aim}": max(ahead, key=ahead.__getitem__)}
+    plain = [
+        sgd_training(sparse, chosen["sgd"], WEAK),
+        *(sgd_training(sparse, RATE, f * strong) for f in max(SHARES_OF_STRONG.values(), key=len)),
+    ]
+    scaled = [
+        sparse_training(sparse, aim, chosen[f"psg-{aim}"], factor * strong)
+        for factor in SHARES_OF_STRONG[aim]
+    ]
+    sgd = [by_sparsity(lab, training, aim) for training in plain]
+    psg = [by_sparsity(lab, training, aim) for training in scaled]
+    ahead = [min(own[share] - sgd[0][share] for share in SPARSITIES) for own in psg]
+    found = {"sgd-sparse": plain[0], f"psg-{aim}": scaled[ahead.index(max(ahead))]}
+    for share in SPARSITIES:
+        for method, tried, points in (("sgd", plain, sgd), ("psg", scaled, psg)):
+            own = [answers[share] for answers in points]
+            found[f"{method}-{aim}-{share}"] = tried[own.index(max(own))]
+    return found
 
 
 def by_sparsity(lab: Lab, training: Training, aim: str) -> dict[float, float]:

@@ -54,11 +54,12 @@ def test_the_weakest_channels_go_with_their_offsets(net):
 def test_each_training_is_measured_where_it_was_made_for():
     assert psg.belongs("sgd", "4-channel")
     assert not psg.belongs("sgd", "channels-0.3")
-    assert psg.belongs("sgd-channels", "channels-0.3-l1")
-    assert not psg.belongs("sgd-channels", "weights-0.3")
-    assert psg.belongs("sgd-weights", "weights-0.3")
-    assert not psg.belongs("sgd-weights", "8-tensor")
-    assert psg.belongs("sgd-weights", "full precision")
+    assert psg.belongs("sgd-sparse", "channels-0.3-l1")
+    assert psg.belongs("sgd-sparse", "weights-0.3")
+    assert not psg.belongs("sgd-sparse", "8-tensor")
+    assert psg.belongs("sgd-sparse", "full precision")
+    assert psg.belongs("sgd-channels-0.3", "channels-0.3-l1")
+    assert not psg.belongs("sgd-channels-0.3", "channels-0.5")
     assert psg.belongs("psg-4-channel", "4-channel")
     assert psg.belongs("psg-4-channel", "full precision")
     assert not psg.belongs("psg-4-channel", "4-tensor")
@@ -68,11 +69,10 @@ def test_each_training_is_measured_where_it_was_made_for():
     assert not psg.belongs("straight-through-2-tensor", "full precision")
 
 
-def test_decay_is_chosen_by_the_mean_for_sgd_and_by_the_least_lead_for_psg(monkeypatch):
+def test_one_decay_for_all_sparsities_by_the_least_lead_and_the_best_for_each(monkeypatch):
     strong = 0.01
-    rate = psg_choices.RATE
-    sgd = {psg_choices.WEAK: (90, 50, 40, 10), 1.25 * strong: (80, 70, 60, 10)}
-    scaled = {strong: (81, 71, 61, 12), 1.25 * strong: (95, 90, 85, 9), 1.5 * strong: (0, 0, 0, 0)}
+    sgd = {psg_choices.WEAK: (80, 60, 50, 10), 8 * strong: (70, 70, 60, 20)}
+    scaled = {strong: (81, 71, 61, 12), 8 * strong: (95, 90, 85, 9), 16 * strong: (0, 0, 0, 30)}
 
     def by_sparsity(lab, training, aim):
         known = scaled if training.name == "psg-weights" else sgd
@@ -83,7 +83,16 @@ def test_decay_is_chosen_by_the_mean_for_sgd_and_by_the_least_lead_for_psg(monke
     chosen = {"sgd": 0.003, "psg-weights": 50.0}
     sparse = psg_choices.plain_stage(epochs=8)
     found = psg_choices.settled(None, sparse, chosen, "weights", strong)
-    assert found == {"sgd-weights": (rate, 1.25 * strong), "psg-weights": (50.0, strong)}
+    decays = {name: training.stage.weight_decay for name, training in found.items()}
+    assert decays == {
+        "sgd-sparse": psg_choices.WEAK,
+        "psg-weights": strong,
+        **{f"psg-weights-{share}": 8 * strong for share in (0.3, 0.5, 0.7)},
+        "psg-weights-0.9": 16 * strong,
+        "sgd-weights-0.3": psg_choices.WEAK,
+        **{f"sgd-weights-{share}": 8 * strong for share in (0.5, 0.7, 0.9)},
+    }
+    assert found["sgd-sparse"].stage.learning_rate == 0.003
 
 
 def row(setting, sgd, found):
@@ -92,7 +101,7 @@ def row(setting, sgd, found):
 
 @pytest.mark.parametrize(
     ("gains", "holds"),
-    [((-0.1, 0.1, 5.0), [True, True, True]), ((-0.3, 0.0, -1.0), [False, False, False])],
+    [((-0.1, 0.1, 5.0), [True] * 4), ((-0.3, 0.0, -1.0), [False] * 4)],
 )
 def test_bars(gains, holds):
     mild, hard, own = gains
@@ -102,6 +111,7 @@ def test_bars(gains, holds):
         row("2 bit per tensor", 20.0, 20.0 + hard),
         row("4 bit per channel", 90.6 - own, 90.6 if holds[2] else 90.4),
     ]
+    rows[1] |= {"sgd_tuned": 91.0, "psg_tuned": 90.9 if holds[3] else 90.7}
     assert [bar["holds"] for bar in psg.bars(rows).values()] == holds
 
 
