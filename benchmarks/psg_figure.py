@@ -17,6 +17,8 @@ LINES = (
     ("sgd", "SGD", ORANGE, "--"),
     ("psg", "PSG", BLUE, "-"),
     ("straight_through", "straight-through", RED, "-."),
+    ("sgd_tuned", "SGD, the best decay for each", ORANGE, ":"),
+    ("psg_tuned", "PSG, the best decay for each", BLUE, ":"),
 )
 PANELS = (
     ("bit per channel", "weight bits, a grid per channel"),
