@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ajpq.config import read_yaml, validated
+from ajpq.config.files import read_yaml, validated
 
 
 class ExplorationNoise(BaseModel):

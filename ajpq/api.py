@@ -15,7 +15,7 @@ from agents.searchers import searcher
 from ajpq.base import build_problem
 from ajpq.checkpoints import save_tensors
 from ajpq.comparing.comparison import compare
-from ajpq.config import CompressConfig, FinalRound, ReplayConfig, RunConfig, SearchConfig
+from ajpq.config.schema import CompressConfig, FinalRound, ReplayConfig, RunConfig, SearchConfig
 from ajpq.evaluate import Metrics
 from ajpq.exporting import export, verify
 from ajpq.policy import CompressionPolicy, check_policy
@@ -71,7 +71,7 @@ def search(
     """Search a policy, fine-tune the best candidates, measure the winner once on test images.
 
     Args:
-        config: what to search; see :func:`ajpq.config.load_search_config`.
+        config: what to search; see :func:`ajpq.config.files.load_search_config`.
         run_dir: a new folder, or with ``resume`` the folder of a run that was interrupted.
         progress: told what happens; silent by default.
 
@@ -168,7 +168,7 @@ def compress(
     """Give every kernel the same width, fine-tune, measure once on test images; no search.
 
     Args:
-        config: what to do; see :func:`ajpq.config.load_compress_config`.
+        config: what to do; see :func:`ajpq.config.files.load_compress_config`.
         run_dir: a new folder, or with ``resume`` the folder of a run that was interrupted.
         progress: told what happens; silent by default.
 

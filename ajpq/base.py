@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ajpq import data as ajpq_data
 from ajpq.apply import apply_policy
 from ajpq.checkpoints import load_checkpoint, load_tensors, public_checkpoint, save_tensors
-from ajpq.config import ProblemConfig
+from ajpq.config.schema import ProblemConfig
 from ajpq.criteria import channel_scores, gradients
 from ajpq.data.cache import cache_folder
 from ajpq.evaluate import Images

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from ajpq.config import Run, RunConfig, load_run, on_top, validated_run
+from ajpq.config.files import load_run, on_top, validated_run
+from ajpq.config.schema import Run, RunConfig
 from ajpq.memory import keep_freed_memory
 from ajpq.progress import ConsoleProgress
 from ajpq.runs.folder import stored_config

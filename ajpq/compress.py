@@ -9,7 +9,8 @@ import tyro
 
 from ajpq import api, cli
 from ajpq.cli import Count, Text, option
-from ajpq.config import CompressConfig, load_method, shipped
+from ajpq.config.files import load_method, shipped
+from ajpq.config.schema import CompressConfig
 
 METHODS = (
     f"whose settings to use: {', '.join(shipped('methods'))}, or a YAML file; the options below "

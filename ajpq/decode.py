@@ -9,7 +9,8 @@ import tyro
 
 from ajpq import api, cli
 from ajpq.cli import Bound, Limits, option
-from ajpq.config import SearchConfig, on_top, validated_run
+from ajpq.config.files import on_top, validated_run
+from ajpq.config.schema import SearchConfig
 from ajpq.runs.finished import load_finished
 from hw_models.errors import AjpqError
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ajpq.config import with_full_path
+from ajpq.config.paths import with_full_path
 from ajpq.data import Dataset, batches, load_data, split, test_batches
 from ajpq.exporters import Format, formats_for
 from ajpq.exporters.card import check_card_place

@@ -12,7 +12,7 @@ import numpy as np
 from agents.config import AgentConfig
 from agents.searchers import Setup, searcher
 from agents.trials import SearchOver, Trials
-from ajpq.config import SearchConfig
+from ajpq.config.schema import SearchConfig
 from ajpq.evaluate import Metrics
 from ajpq.finetune.recipe import Recipe
 from ajpq.policy import CompressionPolicy

@@ -18,7 +18,8 @@ from ajpq.compressed import (
     weight_bits,
     with_widths,
 )
-from ajpq.config import CompressConfig, ProblemConfig, ReplayConfig, load_recipe, validated
+from ajpq.config.files import load_recipe, validated
+from ajpq.config.schema import CompressConfig, ProblemConfig, ReplayConfig
 from ajpq.evaluate import Costs, exact_costs, measured
 from ajpq.policy import CompressionPolicy, check_policy, uniform_policy
 from ajpq.problem import Problem, fine_tune, network_of

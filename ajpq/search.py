@@ -9,7 +9,8 @@ import tyro
 
 from ajpq import api, cli
 from ajpq.cli import Bound, Count, Limits, Text, option
-from ajpq.config import SearchConfig, width_keeping_methods
+from ajpq.config.files import width_keeping_methods
+from ajpq.config.schema import SearchConfig
 
 Number = Annotated[float | None, option("POINTS")]
 Minutes = Annotated[float | None, option("MINUTES")]

@@ -21,7 +21,8 @@ import tyro
 from ajpq import cli
 from ajpq.base import build_problem
 from ajpq.checkpoints import load_tensors, save_tensors
-from ajpq.config import ProblemConfig, load_recipe
+from ajpq.config.files import load_recipe
+from ajpq.config.schema import ProblemConfig
 from ajpq.evaluate import top1
 from ajpq.problem import Problem, direct_weights, network_of
 from ajpq.progress import ConsoleProgress

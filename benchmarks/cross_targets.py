@@ -23,7 +23,8 @@ import tyro
 
 from ajpq import api, cli
 from ajpq.base import build_problem
-from ajpq.config import SearchConfig, load_search_config
+from ajpq.config.files import load_search_config
+from ajpq.config.schema import SearchConfig
 from ajpq.evaluate import exact_costs
 from ajpq.policy import CompressionPolicy, load_policy
 from ajpq.problem import Problem, direct_weights, network_of

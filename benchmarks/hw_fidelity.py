@@ -34,7 +34,7 @@ from scipy.stats import spearmanr
 
 from ajpq import cli
 from ajpq.base import build_problem
-from ajpq.config import ProblemConfig
+from ajpq.config.schema import ProblemConfig
 from ajpq.data import Dataset
 from ajpq.files import write_atomically
 from ajpq.finetune.recipe import Recipe, Stage

@@ -42,7 +42,8 @@ from agents.searchers import Setup, searcher
 from agents.trials import Trials
 from ajpq import cli
 from ajpq.base import build_problem
-from ajpq.config import SearchConfig, load_search_config
+from ajpq.config.files import load_search_config
+from ajpq.config.schema import SearchConfig
 from ajpq.evaluate import Metrics
 from ajpq.policy import CompressionPolicy
 from ajpq.selection.judge import judge_against, shared_by_candidates

@@ -26,7 +26,8 @@ import numpy as np
 import tyro
 
 from ajpq import api, cli
-from ajpq.config import CompressConfig, load_compress_config, load_method, with_recipes
+from ajpq.config.files import load_compress_config, load_method, with_recipes
+from ajpq.config.schema import CompressConfig
 from ajpq.finetune.recipe import Recipe
 from ajpq.graph.structure import layers
 from ajpq.problem import network_of

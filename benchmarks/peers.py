@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import tyro
 
 from ajpq import api, cli
-from ajpq.config import load_search_config
+from ajpq.config.files import load_search_config
 from ajpq.progress import ConsoleProgress
 from benchmarks.harness import at_least, at_most, command_line, write_result
 

@@ -30,7 +30,7 @@ from scipy.stats import spearmanr
 from ajpq import cli
 from ajpq.base import build_problem
 from ajpq.checkpoints import load_tensors
-from ajpq.config import load_recipe, load_search_config
+from ajpq.config.files import load_recipe, load_search_config
 from ajpq.evaluate import top1
 from ajpq.files import write_atomically
 from ajpq.finetune.recipe import Recipe

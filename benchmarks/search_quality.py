@@ -27,7 +27,7 @@ from ajpq.checkpoints import load_tensors
 from ajpq.comparing.comparison import compare
 from ajpq.comparing.config import CompareConfig
 from ajpq.comparing.standings import Comparison, Standing, standings
-from ajpq.config import load_run
+from ajpq.config.files import load_run
 from ajpq.progress import ConsoleProgress
 from benchmarks.harness import at_least, command_line, write_result
 

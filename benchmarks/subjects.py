@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from ajpq.base import build_problem
 from ajpq.checkpoints import load_tensors
 from ajpq.compressed import CompressedWeights
-from ajpq.config import ProblemConfig, load_recipe
+from ajpq.config.files import load_recipe
+from ajpq.config.schema import ProblemConfig
 from ajpq.data import Dataset, load_data
 from ajpq.finetune.recipe import Recipe, Stage
 from ajpq.graph.channels import channel_groups, coupled_layers

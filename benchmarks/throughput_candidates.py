@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ajpq.base import build_problem
 from ajpq.checkpoints import load_tensors
-from ajpq.config import SearchConfig, load_search_config
+from ajpq.config.files import load_search_config
+from ajpq.config.schema import SearchConfig
 from ajpq.evaluate import Images
 from ajpq.finetune.recipe import Recipe
 from ajpq.policy import CompressionPolicy

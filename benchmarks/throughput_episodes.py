@@ -20,7 +20,8 @@ from unittest import mock
 from agents.config import load_agent_config
 from ajpq.base import build_problem
 from ajpq.checkpoints import load_tensors
-from ajpq.config import SearchConfig, load_search_config
+from ajpq.config.files import load_search_config
+from ajpq.config.schema import SearchConfig
 from ajpq.problem import Problem
 from ajpq.progress import SilentProgress
 from ajpq.proposals import propose

@@ -19,7 +19,8 @@ from torch.fx.experimental.optimization import fuse
 
 from ajpq.base import build_problem
 from ajpq.compressed import weight_bits
-from ajpq.config import ProblemConfig, load_recipe
+from ajpq.config.files import load_recipe
+from ajpq.config.schema import ProblemConfig
 from ajpq.data import Dataset
 from ajpq.evaluate import Images
 from ajpq.finetune.goal import Goal

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ajpq.config import load_recipe
+from ajpq.config.files import load_recipe
 from ajpq.finetune.recipe import Recipe
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, Watch, fine_tune, network_of

@@ -21,7 +21,7 @@ import tyro
 from ajpq import cli
 from ajpq.comparing.config import CompareConfig
 from ajpq.comparing.standings import Comparison
-from ajpq.config import load_run
+from ajpq.config.files import load_run
 from benchmarks.harness import at_least, command_line, write_result
 from benchmarks.search_quality import BUDGET_RANGE, KL_WEIGHT, SEEDS, TARGETS
 from benchmarks.unseen_budgets import searched

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from ajpq.config import SearchConfig
+from ajpq.config.schema import SearchConfig
 from ajpq.evaluate import Costs, Metrics, costs_of, exact_costs, layer_latencies, top1
 from ajpq.graph.channels import channel_groups, coupled_layers
 from ajpq.graph.structure import LAYER_KINDS, Layer, components, layer_macs, layers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ajpq.base import build_problem
-from ajpq.config import FinalRound, SearchConfig
+from ajpq.config.schema import FinalRound, SearchConfig
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
 from ajpq.selection.judge import judge
 from envs.build import build_task

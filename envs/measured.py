@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ajpq.config import SearchConfig
+from ajpq.config.schema import SearchConfig
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, direct_weights, network_of
 from ajpq.runs.journal import Journal, read_journal

@@ -3,14 +3,8 @@
 import pytest
 
 from agents.config import load_agent_config
-from ajpq.config import (
-    load_compress_config,
-    load_recipe,
-    load_search_config,
-    shipped,
-    target_with_full_paths,
-    with_full_path,
-)
+from ajpq.config.files import load_compress_config, load_recipe, load_search_config, shipped
+from ajpq.config.paths import target_with_full_paths, with_full_path
 from hw_models.errors import AjpqError, UnknownNameError
 
 COMPRESSIONS = {"compress", "psg-cifar100", "psg-digits"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ajpq.config import CompressConfig, SearchConfig
+from ajpq.config.schema import CompressConfig, SearchConfig
 from ajpq.policy import load_policy
 from ajpq.runs.folder import load_config
 

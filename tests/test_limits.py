@@ -2,7 +2,7 @@
 
 import pytest
 
-from ajpq.config import load_search_config
+from ajpq.config.files import load_search_config
 from ajpq.limits import Limit, in_units, parse_limit
 from hw_models.errors import AjpqError, UnknownNameError
 

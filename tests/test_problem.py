@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ajpq.base import build_problem
-from ajpq.config import ProblemConfig
+from ajpq.config.schema import ProblemConfig
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
 from ajpq.problem import fine_tune
 

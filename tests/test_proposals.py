@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agents.config import AgentConfig
-from ajpq.config import load_search_config
+from ajpq.config.files import load_search_config
 from ajpq.progress import SilentProgress
 from ajpq.proposals import candidate_images, propose
 from ajpq.runs.candidates import CandidateLog

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from agents.config import AgentConfig
 from agents.trials import SearchOver, Trials
-from ajpq.config import validated
+from ajpq.config.files import validated
 from ajpq.policy import CompressionPolicy
 from envs.episodes import settled
 from envs.task import CompressionTask

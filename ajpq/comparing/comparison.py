@@ -28,7 +28,8 @@ from ajpq.comparing.standings import (
     standings,
     volume_of,
 )
-from ajpq.config import SearchConfig, validated
+from ajpq.config.files import validated
+from ajpq.config.schema import SearchConfig
 from ajpq.evaluate import Metrics
 from ajpq.policy import CompressionPolicy
 from ajpq.progress import Progress, SilentProgress

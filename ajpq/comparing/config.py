@@ -7,7 +7,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from ajpq.config import FinalRound, SearchConfig, SearchSettings, with_full_path
+from ajpq.config.paths import with_full_path
+from ajpq.config.schema import FinalRound, SearchConfig, SearchSettings
 
 
 class CompareConfig(SearchSettings):

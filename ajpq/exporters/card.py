@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from ajpq.config import ProblemConfig
+from ajpq.config.schema import ProblemConfig
 from ajpq.exporters.carried import FILES_FOLLOW, MADE_BY, beginning, with_license
 from ajpq.exporters.pricing import Price
 from ajpq.exporters.readers.content import plain

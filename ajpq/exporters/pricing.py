@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ajpq.config import shipped
+from ajpq.config.files import shipped
 from hw_models.base import NetworkCost, Target
 from hw_models.checks import checked_cost
 from hw_models.errors import AjpqError

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ajpq.config import RunConfig
+from ajpq.config.schema import RunConfig
 from ajpq.policy import CompressionPolicy
 from hw_models.errors import AjpqError
 from hw_models.network import Network

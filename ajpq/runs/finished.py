@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from ajpq.compressed import CompressedWeights, with_widths
-from ajpq.config import RunConfig, with_full_path
+from ajpq.config.paths import with_full_path
+from ajpq.config.schema import RunConfig
 from ajpq.graph.structure import Graph, layers
 from ajpq.policy import CompressionPolicy, load_policy
 from ajpq.runs.folder import load_config, load_weights

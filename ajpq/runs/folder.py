@@ -19,14 +19,8 @@ from torch import Tensor
 from ajpq.checkpoints import load_tensors, save_tensors
 from ajpq.comparing.config import CompareConfig
 from ajpq.compressed import CompressedWeights
-from ajpq.config import (
-    CompressConfig,
-    ProblemConfig,
-    ReplayConfig,
-    RunConfig,
-    SearchConfig,
-    validated,
-)
+from ajpq.config.files import validated
+from ajpq.config.schema import CompressConfig, ProblemConfig, ReplayConfig, RunConfig, SearchConfig
 from ajpq.files import write_atomically
 from ajpq.runs.journal import read_journal
 from ajpq.simulation.grids import ActivationRange

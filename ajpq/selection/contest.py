@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ajpq.config import SearchConfig
+from ajpq.config.schema import SearchConfig
 from ajpq.evaluate import Metrics
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ajpq.config import FinalRound
+from ajpq.config.schema import FinalRound
 from ajpq.finetune.recipe import Calibration, Recipe
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, Watch, fine_tune

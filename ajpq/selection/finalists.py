@@ -12,7 +12,7 @@ import torch
 
 from ajpq import data as ajpq_data
 from ajpq.compressed import CompressedWeights, with_widths
-from ajpq.config import FinalRound
+from ajpq.config.schema import FinalRound
 from ajpq.evaluate import Images, Metrics, exact_costs, measured, top1
 from ajpq.policy import CompressionPolicy, check_policy
 from ajpq.problem import Problem, float_logits, network_of

@@ -15,7 +15,7 @@ from agents.searchers import SEARCHERS, opening
 from agents.searchers.setup import fits
 from agents.searchers.two_controllers import blinded
 from agents.sensitivity import load_sensitivities
-from ajpq.config import shipped
+from ajpq.config.files import shipped
 from envs.layer_control import sharing
 from envs.observation import observe
 from hw_models.errors import AjpqError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ajpq.config import SearchConfig
+from ajpq.config.schema import SearchConfig
 from ajpq.data import load_data
 from ajpq.exporters.expected import Expected, Verdict
 from ajpq.graph.legality import check_legal
@@ -25,7 +25,7 @@ from hw_models.network import Edge, Network
 def problem():
     """The network as a user might write it, untrained, on digits."""
     from ajpq.base import build_problem
-    from ajpq.config import load_search_config
+    from ajpq.config.files import load_search_config
     from ajpq.finetune.recipe import Recipe, Stage
 
     brief = Recipe(name="brief", stages=(Stage(mode="float", steps=2),))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ajpq.config import load_search_config
+from ajpq.config.files import load_search_config
 from ajpq.models import build_model
 from benchmarks import peers
 from hw_models.registry import load_target

@@ -5,7 +5,7 @@ import torch
 
 from ajpq.base import build_problem
 from ajpq.checkpoints import save_tensors
-from ajpq.config import ProblemConfig
+from ajpq.config.schema import ProblemConfig
 from ajpq.finetune.recipe import Recipe, Stage
 from benchmarks.base_networks import zoo_problem
 from benchmarks.psg_trainings import Lab, Training, spent_seconds, trained

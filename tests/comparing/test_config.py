@@ -4,7 +4,8 @@ import pytest
 
 from ajpq.comparing.arena import mean_ratio
 from ajpq.comparing.config import CompareConfig, label_of
-from ajpq.config import SearchConfig, load_run, shipped
+from ajpq.config.files import load_run, shipped
+from ajpq.config.schema import SearchConfig
 from ajpq.evaluate import Bops, Costs
 from ajpq.runs.folder import check_resumable, create_run, load_config, stored_config
 from envs.budget import Budget

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ajpq import api
 from ajpq.base import build_problem
 from ajpq.checkpoints import load_tensors, save_tensors
-from ajpq.config import load_compress_config
+from ajpq.config.files import load_compress_config
 from ajpq.runs.finished import check_weights, load_finished
 from ajpq.runs.seal import BASE_WEIGHTS, SEALED, load_sealed
 from hw_models.errors import AjpqError

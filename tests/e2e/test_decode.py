@@ -5,7 +5,7 @@ import json
 import pytest
 
 from agents.front import load_front
-from ajpq.config import SearchConfig
+from ajpq.config.schema import SearchConfig
 from ajpq.runs.folder import load_config
 from tests.e2e.commands import command, journal, search
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ajpq.config import load_method, load_search_config
+from ajpq.config.files import load_method, load_search_config
 from ajpq.policy import load_policy
 from ajpq.runs.finished import load_finished
 from ajpq.runs.folder import load_config, load_weights

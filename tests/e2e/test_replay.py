@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ajpq import api, replaying
-from ajpq.config import ReplayConfig, load_compress_config
+from ajpq.config.files import load_compress_config
+from ajpq.config.schema import ReplayConfig
 from ajpq.data import load_data, normalize
 from ajpq.policy import load_policy
 from ajpq.runs.folder import load_config, load_result, load_weights, save_weights

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from ajpq.config import load_search_config
+from ajpq.config.files import load_search_config
 from ajpq.data import load_data, normalize
 from ajpq.exporters.verify import run_onnx
 from ajpq.packed import load

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ajpq import api
-from ajpq.config import load_compress_config
+from ajpq.config.files import load_compress_config
 from ajpq.exporters import EXPORTERS
 from ajpq.exporters.card import front_matter, model_card, write_card
 from ajpq.exporters.check import inspect

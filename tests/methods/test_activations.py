@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ajpq.base import build_problem
-from ajpq.config import ProblemConfig
+from ajpq.config.schema import ProblemConfig
 from ajpq.finetune.recipe import Recipe, Stage
 from ajpq.graph.structure import GRID_PRESERVING
 from ajpq.methods.activations import learned_edge, mse_step

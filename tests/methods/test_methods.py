@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ajpq.config import CompressConfig, load_method, shipped, validated_run
+from ajpq.config.files import load_method, shipped, validated_run
+from ajpq.config.schema import CompressConfig
 from ajpq.finetune.recipe import Stage
 from ajpq.methods import METHODS, MethodSpec, make_method
 from hw_models.errors import AjpqError, UnknownNameError

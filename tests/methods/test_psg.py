@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ajpq.base import build_problem
-from ajpq.config import ProblemConfig
+from ajpq.config.schema import ProblemConfig
 from ajpq.finetune.recipe import PSGSettings, Recipe, Stage
 from ajpq.graph.channels import inner_layers
 from ajpq.graph.structure import layers

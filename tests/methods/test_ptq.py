@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ajpq.base import build_problem
-from ajpq.config import ProblemConfig
+from ajpq.config.schema import ProblemConfig
 from ajpq.finetune.goal import Moment
 from ajpq.finetune.recipe import Recipe, Stage
 from ajpq.methods.lsq import LSQ

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ajpq.base import build_problem
-from ajpq.config import ProblemConfig, method_stage, shipped, width_keeping_methods
+from ajpq.config.files import method_stage, shipped, width_keeping_methods
+from ajpq.config.schema import ProblemConfig
 from ajpq.finetune.recipe import Recipe, Stage
 from ajpq.methods import MethodSpec, make_method
 from ajpq.packed import load, save

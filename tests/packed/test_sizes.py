@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ajpq.base import build_problem
-from ajpq.config import ProblemConfig
+from ajpq.config.schema import ProblemConfig
 from ajpq.finetune.recipe import Recipe, Stage
 from ajpq.packed import estimated_bytes
 from ajpq.packed.sizes import code_bits, packed_sizes

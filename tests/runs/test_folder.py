@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ajpq.compressed import CompressedWeights
-from ajpq.config import FinalRound, SearchConfig
+from ajpq.config.schema import FinalRound, SearchConfig
 from ajpq.finetune.recipe import Recipe
 from ajpq.runs.folder import (
     check_new,

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ajpq.base import build_problem
-from ajpq.config import ProblemConfig, load_search_config
+from ajpq.config.files import load_search_config
+from ajpq.config.schema import ProblemConfig
 from ajpq.evaluate import Images
 from ajpq.finetune.recipe import Recipe, Stage
 from ajpq.runs.candidates import CandidateLog

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ajpq.base import build_problem
-from ajpq.config import ProblemConfig
+from ajpq.config.schema import ProblemConfig
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
 from ajpq.selection.executor import InProcess, worker_processes
 from ajpq.selection.fidelity import Rival

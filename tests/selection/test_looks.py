@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ajpq.base import build_problem
-from ajpq.config import ProblemConfig, SearchConfig, load_recipe, load_search_config
+from ajpq.config.files import load_recipe, load_search_config
+from ajpq.config.schema import ProblemConfig, SearchConfig
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
 from ajpq.problem import Watch, fine_tune
 from ajpq.runs.candidates import CandidateLog
