@@ -1,4 +1,6 @@
-"""Methods that train a quantized network, side by side on CIFAR-10, from published checkpoints.
+"""Methods that train a quantized network, side by side on CIFAR-10.
+
+The networks are published ones, MobileNetV2 is that of zoo/base in half its width.
 
 Every row is a run of ``python -m ajpq.compress --method NAME --distill``: the same number of
 epochs, the same images in the same order, first and last layer at 8 bits, answers of the float

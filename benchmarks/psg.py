@@ -3,24 +3,23 @@
 Every training starts from the same network and sees the same images in the same order. What is
 compared is trained for the same number of epochs: two where weights go to a grid, eight where they
 are to be pruned, because PSG moves weights away from zero slowly, and plain SGD gains nothing from
-more. Afterwards its weights are quantized or pruned directly: no fine-tuning, no
-correction. Activations stay real, as in the paper (arXiv 2005.11035); at 3 and 2 bits the first and
-the last layer have 8, as in its code. PSG has one training per grid and one per structure of
-sparsity: single weights, and whole channels inside the residual blocks. Channels are ranked by
-BatchNorm factor or by L1 norm, each network by what is better for it on validation images.
+more. Afterwards its weights are quantized or pruned directly: no fine-tuning, no correction.
+Activations stay real, as in the paper (arXiv 2005.11035); at 3 and 2 bits the first and the last
+layer have 8, as in its code. PSG has one training per grid and one per structure of sparsity:
+single weights, and whole channels inside the residual blocks. Channels are ranked by BatchNorm
+factor or by L1 norm, each network by what is better for it on validation images.
 
 Each method has one setting to choose, from three or four values, on validation images after half
 an epoch: PSG its strength ``lambda_s`` for each aim, plain SGD and straight-through (at 3 bits)
-their learning rate. For sparsity PSG also chooses a weight decay: what it
-holds still near zero, decay alone makes smaller. What decay takes grows with the steps, so the long
-trainings have as much less of it as they are longer, times a few factors. Whole channels take far
-more of it than single weights, because few of their BatchNorm factors may stay. Of its trainings
-PSG takes the one that is furthest ahead of plain SGD where it is least ahead, on validation images:
-one for all sparsities. How much of that is the decay's doing, and not PSG's, is answered by plain
-SGD with every decay that PSG has for either structure, at PSG's learning rate: there both take what
-is best for each sparsity alone, again on validation images (``tuned``). BatchNorm statistics are
-estimated anew after every training, in the mode that was trained. Then test images are looked at
-once.
+their learning rate. For sparsity PSG also chooses a weight decay: what it holds still near zero,
+decay alone makes smaller. What decay takes grows with the steps, so the long trainings have as much
+less of it as they are longer, times a few factors. Whole channels take far more of it than single
+weights, because few of their BatchNorm factors may stay. Of its trainings PSG takes the one that is
+furthest ahead of plain SGD where it is least ahead, on validation images: one for all sparsities.
+How much of that is the decay's doing, and not PSG's, is answered by plain SGD with every decay that
+PSG has for either structure, at PSG's learning rate: there both take what is best for each sparsity
+alone, again on validation images (``tuned``). BatchNorm statistics are estimated anew after every
+training, in the mode that was trained. Then test images are looked at once.
 
     make bench NAME=psg
     python -m benchmarks.psg --data imagefolder:DIR

@@ -27,8 +27,9 @@ LAMBDAS: dict[str, tuple[float, ...]] = {
 }
 LEARNING_RATES = (0.003, 0.01, 0.03)
 RATE = 0.01
-# The first for every method, the second also where weights are to be pruned.
+# Weight decays: what every method has, and what sparse forms may have in a short training.
 WEAK, STRONG = 1e-4, 0.1
+# In long trainings the strong one is as much smaller, times these; plain SGD has all of them.
 SHARES_OF_STRONG = {"weights": (1.0, 1.25, 1.5, 8.0, 16.0), "channels": (8.0, 16.0)}
 SWEEP_STEPS = 176
 
@@ -76,9 +77,10 @@ def settled(
     images at the sparsity where it is ahead by fewest. ``psg-AIM-SHARE`` and ``sgd-AIM-SHARE``
     have what is best for that sparsity alone.
     """
+    every = sorted({factor for own in SHARES_OF_STRONG.values() for factor in own})
     plain = [
         sgd_training(sparse, chosen["sgd"], WEAK),
-        *(sgd_training(sparse, RATE, f * strong) for f in max(SHARES_OF_STRONG.values(), key=len)),
+        *(sgd_training(sparse, RATE, factor * strong) for factor in every),
     ]
     scaled = [
         sparse_training(sparse, aim, chosen[f"psg-{aim}"], factor * strong)
