@@ -14,8 +14,7 @@ from ajpq.finetune.goal import Moment
 from ajpq.graph.structure import layers
 from ajpq.methods.activations import on_grid
 from ajpq.methods.base import Group, Method, Own, Settled
-from ajpq.methods.ewgs import last_code
-from ajpq.quantizers import Quantizer, rows
+from ajpq.quantizers import Quantizer, last_code, rows
 from hw_models.network import FLOAT_BITS, Edge
 
 
