@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,6 +92,22 @@ class Budget:
     def met(self, costs: Costs | QuickCosts, margin: float = 0.0) -> bool:
         """Do all bounds hold?"""
         return not any(self.excess(costs, margin).values())
+
+
+def between(budgets: Sequence[Budget], count: int) -> list[Budget]:
+    """``count`` budgets between each of ``budgets`` and the next, equal factors apart."""
+    shares = [step / (count + 1) for step in range(1, count + 1)]
+    return [
+        replace(low, bounds=_mixed(low.bounds, high.bounds, share))
+        for low, high in itertools.pairwise(budgets)
+        for share in shares
+    ]
+
+
+def _mixed(
+    low: Mapping[str, float], high: Mapping[str, float], share: float
+) -> dict[str, float]:
+    return {name: bound ** (1 - share) * high[name] ** share for name, bound in low.items()}
 
 
 def reward(

@@ -22,7 +22,7 @@ from ajpq.reference import simulate
 from ajpq.runs.journal import Journal
 from ajpq.selection.finalists import validation_images
 from ajpq.selection.judge import judge
-from envs.budget import Budget
+from envs.budget import Budget, between
 from envs.build import build_task
 from envs.measured import described_fit, measured_first
 from envs.task import CompressionTask
@@ -39,6 +39,7 @@ class Arena:
     Attributes:
         task: its judge is that of no search yet.
         budgets: the tightest first.
+        between: budgets that no searcher is asked for, but its front is measured at.
         sample: the whole validation split, unaugmented.
         baseline_top1: of the uncompressed network on it, in percent.
         recipe: of candidates, and of those of them that are measured.
@@ -50,6 +51,7 @@ class Arena:
     problem: Problem
     task: CompressionTask
     budgets: tuple[Budget, ...]
+    between: tuple[Budget, ...]
     sample: Images
     baseline_top1: float
     recipe: Recipe
@@ -83,10 +85,12 @@ def build_arena(config: CompareConfig, folder: Path, progress: Progress) -> Aren
     sample = validation_images(problem)
     assert sample.float_logits is not None
     factors = scales(config.budget_range, config.budgets)
+    budgets = tuple(task.at(factor).budget for factor in factors)
     return Arena(
         problem=problem,
         task=task,
-        budgets=tuple(task.at(factor).budget for factor in factors),
+        budgets=budgets,
+        between=tuple(between(budgets, config.between)),
         sample=sample,
         baseline_top1=top1(sample.float_logits, sample.labels),
         recipe=config.candidate,

@@ -159,7 +159,7 @@ def _search(
     policies = {entry["hash"]: entry["policy"] for entry in log.entries}
     found = [
         measure(arena, CompressionPolicy.model_validate(policies[name]), log.journal)
-        for name in best_within(asked, len(arena.budgets), config.final[0].keep)
+        for name in best_within(asked, config.final[0].keep)
     ]
     return Outcome(
         agent=label_of(config.agent),
@@ -181,11 +181,14 @@ def asked_of(entries: Sequence[Mapping[str, Any]], arena: Arena) -> list[Asked]:
         if entry["hash"] not in known:
             images += candidate_cost(arena.recipe, len(arena.problem.split.train), metrics)
         known.add(entry["hash"])
-        rewards = tuple(
-            arena.task.value(metrics, budget) if budget.met(metrics) else None
-            for budget in arena.budgets
+        rewards, between = (
+            tuple(
+                arena.task.value(metrics, budget) if budget.met(metrics) else None
+                for budget in budgets
+            )
+            for budgets in (arena.budgets, arena.between)
         )
-        found.append(Asked(entry["hash"], images, rewards))
+        found.append(Asked(entry["hash"], images, rewards, between))
     return found
 
 

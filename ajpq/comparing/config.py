@@ -25,6 +25,8 @@ class CompareConfig(SearchSettings):
         images: the same as a number of images, in place of ``candidates``.
         measured: so many of the best candidates within a budget are measured on the whole
             validation split by the exact reference.
+        between: of so many budgets between one budget and the next, which no searcher is asked for,
+            the best candidate is measured too: it makes the front, and so the hypervolume.
         reference_drop: points of top-1, and
         reference_ratio: mean ratio of the bounded costs, beyond which a policy adds nothing to the
             hypervolume.
@@ -35,6 +37,7 @@ class CompareConfig(SearchSettings):
     seeds: tuple[int, ...] = (0, 1, 2)
     candidates: int = Field(default=300, ge=1)
     measured: int = Field(default=3, ge=1)
+    between: int = Field(default=3, ge=0)
     reference_drop: float = Field(default=20.0, gt=0, allow_inf_nan=False)
     reference_ratio: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -72,11 +72,13 @@ class Asked:
     Attributes:
         images: spent when its answer was known.
         rewards: one for each budget; None where it is not within.
+        between: the same for budgets between those that were asked for.
     """
 
     hash: str
     images: int
     rewards: tuple[float | None, ...]
+    between: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,19 +183,26 @@ def spread(values: Iterable[float | None]) -> Spread:
     return Spread(*(value if value > -math.inf else None for value in found))
 
 
-def best_within(asked: Iterable[Asked], budgets: int, count: int) -> list[str]:
+def best_within(asked: Iterable[Asked], count: int) -> list[str]:
     """Hashes of the ``count`` different candidates with the largest reward within each budget.
 
-    Each is named once, those of the first budget first.
+    Then the one with the largest within each budget between. Each is named once, those of the first
+    budget first.
     """
-    rewards = {each.hash: each.rewards for each in asked}
-    found: dict[str, None] = {}
-    for budget in range(budgets):
+    seen = {each.hash: each for each in asked}
+    own = {name: each.rewards for name, each in seen.items()}
+    between = {name: each.between for name, each in seen.items()}
+    return list(dict.fromkeys([*_best(own, count), *_best(between, 1)]))
+
+
+def _best(rewards: Mapping[str, tuple[float | None, ...]], count: int) -> list[str]:
+    found: list[str] = []
+    for budget in range(len(next(iter(rewards.values()), ()))):
         inside = [(own[budget], name) for name, own in rewards.items()]
         known = [(reward, name) for reward, name in inside if reward is not None]
         ranked = sorted(known, key=lambda pair: pair[0], reverse=True)
-        found |= dict.fromkeys(name for _, name in ranked[:count])
-    return list(found)
+        found += [name for _, name in ranked[:count]]
+    return found
 
 
 def reward_curve(asked: Iterable[Asked]) -> list[Step]:

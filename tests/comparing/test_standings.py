@@ -115,9 +115,20 @@ ASKED = [
 
 
 def test_the_best_few_within_each_budget_are_measured_each_once():
-    assert best_within(ASKED, budgets=2, count=1) == ["c", "d"]
-    assert best_within(ASKED, budgets=2, count=2) == ["c", "e", "d", "a"]
-    assert best_within([], budgets=2, count=2) == []
+    assert best_within(ASKED, count=1) == ["c", "d"]
+    assert best_within(ASKED, count=2) == ["c", "e", "d", "a"]
+    assert best_within([], count=2) == []
+
+
+def test_the_best_within_each_budget_between_is_measured_too():
+    asked = [
+        Asked("a", 100, (-0.1,), (-0.1, -0.1)),
+        Asked("b", 200, (None,), (-0.2, -0.2)),
+        Asked("c", 300, (None,), (None, -0.05)),
+        Asked("d", 400, (-0.3,), (-0.3, -0.3)),
+    ]
+    assert best_within(asked, count=1) == ["a", "c"]
+    assert best_within(asked, count=2) == ["a", "d", "c"]
 
 
 def test_a_reward_curve_is_the_mean_over_budgets_from_where_all_have_one():
