@@ -104,9 +104,7 @@ def between(budgets: Sequence[Budget], count: int) -> list[Budget]:
     ]
 
 
-def _mixed(
-    low: Mapping[str, float], high: Mapping[str, float], share: float
-) -> dict[str, float]:
+def _mixed(low: Mapping[str, float], high: Mapping[str, float], share: float) -> dict[str, float]:
     return {name: bound ** (1 - share) * high[name] ** share for name, bound in low.items()}
 
 

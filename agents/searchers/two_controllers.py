@@ -5,6 +5,8 @@ at what has been best so far: the layer controller sets goals whose kernels shar
 best candidate of the budget; the channel controller shares out the goals of that candidate. After
 every round each budget's best candidate becomes the centre that offsets count from, and all
 candidates so far become experience under every budget that they use (:mod:`agents.experience`).
+Last come budgets between those that were asked for: their candidates start halfway between their
+neighbours' best, and what the controllers have learned serves them too.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -34,6 +37,7 @@ from agents.searchers.reinforcement import asking_through
 from agents.searchers.setup import Hyperparameters, Setup, hyperparameters
 from agents.training import build_agent, train_agent
 from agents.trials import SearchOver, Trials
+from envs.budget import between
 from envs.channel_control import GROUPS, ChannelControlEnv
 from envs.layer_control import LayerControlEnv, sharing
 from envs.task import CompressionTask
@@ -54,6 +58,9 @@ class TwoControllers(Hyperparameters):
         reach: how far an action of 1 moves a goal from its centre, first and last round: wide at
             first, for devices step by whole blocks of channels, then narrow.
         mix: weight of the network's reward next to the layers' errors, first and last round.
+        between: budgets between each and the next that are served last, so that the front has no
+            gaps, with
+        between_share: of all trials.
         sees_sensitivities: do the agents observe how much layers mind narrow weights and pruning?
         agent: hyperparameters of both agents.
     """
@@ -64,6 +71,8 @@ class TwoControllers(Hyperparameters):
     floor: int = Field(default=3, ge=0)
     reach: tuple[Reach, Reach] = (0.4, 0.1)
     mix: tuple[float, float] = (0.3, 0.9)
+    between: int = Field(default=3, ge=0)
+    between_share: float = Field(default=0.15, gt=0, lt=1)
     sees_sensitivities: bool = True
     agent: dict[str, Any] = Field(default_factory=dict)
 
@@ -100,32 +109,61 @@ def two_controllers(setup: Setup) -> None:
     """Warm start, then rounds of both controllers until nothing more may be asked."""
     settings = hyperparameters(setup, TwoControllers)
     shutil.rmtree(setup.folder / "tensorboard", ignore_errors=True)
-    tasks = [sharing(asking_through(setup.trials, task)) for task in setup.tasks]
-    if not settings.sees_sensitivities:
-        tasks = [blinded(task) for task in tasks]
+    others = _between(setup.tasks, settings.between)
+    asked = _without(setup, settings.between_share) if others else setup
+    tasks = _asking(asked, settings, setup.tasks)
     search = _Search(tasks, [], np.random.default_rng(setup.seed))
     with contextlib.suppress(SearchOver):
-        if setup.origin is not None:
-            continue_from(tasks, search.tried, load_front(setup.origin))
-        known = known_sensitivities(setup)
-        new = not search.tried
-        warm_start(tasks, search.tried, settings.pruning)
-        if settings.floor and (new or known is not None):
-            search.tried += integer_program(setup, settings.floor, known)
-        if settings.pruning:
-            polish(tasks, search.tried)
+        _open(asked, settings, search)
     warm = len(search.tried)
-    agents = _agents(setup, settings, search)
+    agents = _agents(asked, settings, search)
     if setup.origin is not None:
         for name, agent in agents.items():
             load_agent(agent, setup.origin / name)
     with contextlib.suppress(SearchOver):
         if setup.origin is not None:
             _act(search, agents["layer"], settings.reach[-1])
-        _take_turns(setup, settings, search, agents)
+        _take_turns(asked, settings, search, agents)
+    if others:
+        search.tasks = _asking(setup, settings, others)
+        with contextlib.suppress(SearchOver):
+            continue_from(search.tasks, search.tried, _points(tasks, search.tried, warm))
+            _take_turns(setup, settings, search, agents)
     for name, agent in agents.items():
         save_agent(agent, _agent_config(setup.config, settings), setup.folder / "agent" / name)
-    _save_front(setup, search, warm)
+    served = sorted([*setup.tasks, *others], key=lambda task: sum(task.budget.bounds.values()))
+    save_front(setup.folder / "agent", _points(served, search.tried, warm))
+
+
+def _between(tasks: Sequence[CompressionTask], count: int) -> list[CompressionTask]:
+    budgets = between([task.budget for task in tasks], count)
+    return [dataclasses.replace(tasks[0], budget=budget) for budget in budgets]
+
+
+def _without(setup: Setup, share: float) -> Setup:
+    """``setup`` with all but ``share`` of its trials."""
+    return dataclasses.replace(setup, trials=setup.trials.part(1 - share))
+
+
+def _asking(
+    setup: Setup, settings: TwoControllers, tasks: Sequence[CompressionTask]
+) -> list[CompressionTask]:
+    """``tasks`` as the controllers see them, that ask through the setup's trials."""
+    found = [sharing(asking_through(setup.trials, task)) for task in tasks]
+    return found if settings.sees_sensitivities else [blinded(task) for task in found]
+
+
+def _open(setup: Setup, settings: TwoControllers, search: _Search) -> None:
+    """Ask for what needs no learning."""
+    if setup.origin is not None:
+        continue_from(search.tasks, search.tried, load_front(setup.origin))
+    known = known_sensitivities(setup)
+    new = not search.tried
+    warm_start(search.tasks, search.tried, settings.pruning)
+    if settings.floor and (new or known is not None):
+        search.tried += integer_program(setup, settings.floor, known)
+    if settings.pruning:
+        polish(search.tasks, search.tried)
 
 
 def _act(search: _Search, agent: OffPolicyAlgorithm, reach: float) -> None:
@@ -204,11 +242,11 @@ def _round(setup: Setup, agent: OffPolicyAlgorithm, search: _Search, episodes: i
     )
 
 
-def _save_front(setup: Setup, search: _Search, warm: int) -> None:
-    """``agent/front.json``: each budget's best candidate, and what learning added to it."""
+def _points(tasks: Sequence[CompressionTask], tried: Sequence[Tried], warm: int) -> list[Point]:
+    """Each budget's best candidate, and what learning added to the first ``warm``."""
     points = []
-    for task in search.tasks:
-        before, after = best_of(search.tried[:warm], task), best_of(search.tried, task)
+    for task in tasks:
+        before, after = best_of(tried[:warm], task), best_of(tried, task)
         if after is not None:
             points.append(
                 Point(
@@ -220,4 +258,4 @@ def _save_front(setup: Setup, search: _Search, warm: int) -> None:
                     reward_warm=None if before is None else task.score(before.metrics),
                 )
             )
-    save_front(setup.folder / "agent", points)
+    return points

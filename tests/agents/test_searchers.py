@@ -96,7 +96,8 @@ def test_every_candidate_keeps_its_budget_and_every_budget_has_its_share(name, t
     asked, _ = searched(name, tasks, tmp_path, most_candidates=33)
     assert all(fits(each.task, each.policy) for each in asked)
     counts = [sum(each.task is task for each in asked) for task in tasks]
-    least = {"uniform": 3, "milp": 8}.get(name, 11)  # these two run out of ideas
+    # Two run out of ideas; the controllers keep a part for budgets between.
+    least = {"uniform": 3, "milp": 8, "ajpq": 9}.get(name, 11)
     assert all(least <= count <= 15 for count in counts)
     assert sum(counts) <= 33
 
@@ -205,8 +206,11 @@ def test_the_controllers_say_what_they_added_to_their_warm_start(tmp_path):
     tasks = [joint_toy(SIZE).at(scale) for scale in SCALES]
     asked, _ = searched("ajpq", tasks, tmp_path, most_candidates=80)
     front = json.loads((tmp_path / "agent" / "front.json").read_text())
-    assert [row["bounds"]["size"] for row in front] == [SIZE * scale for scale in SCALES]
-    for row, task in zip(front, tasks, strict=True):
+    sizes = [row["bounds"]["size"] for row in front]
+    assert sizes == sorted(sizes)
+    assert sizes[::4] == [SIZE * scale for scale in SCALES]  # and three budgets between
+    for row, size in zip(front, sizes, strict=True):
+        task = joint_toy(size)
         within = [each for each in asked if task.budget.met(task.price(each.policy))]
         assert row["reward"] == max(task.score(task.assess(each.policy)) for each in within)
         assert row["reward"] >= row["reward_warm"]

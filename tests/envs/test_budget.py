@@ -1,5 +1,7 @@
 """Projection and reward on a toy whose costs are known in closed form."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from ajpq.evaluate import Bops, Costs, Metrics
 from envs.actions import make_knobs
-from envs.budget import Budget, project, reward
+from envs.budget import Budget, between, project, reward
 from hw_models.errors import BudgetError
 
 KNOBS = make_knobs((0, 2, 3, 4, 5, 6, 7, 8), (8,), max_sparsity=0.5, fixed_bits=None)
@@ -34,6 +36,16 @@ def budget(latency=None, size=None, drop=None, **more):
     bounds = {name: bound for name, bound in given.items() if bound is not None}
     reference = {"latency": 1.0, "size": 32000.0, "sram": 1000.0, "flash": 9000.0, "energy": 2.0}
     return Budget({**bounds, **more}, reference, drop, 90.0)
+
+
+def test_budgets_between_lie_equal_factors_apart():
+    ends = [budget(size=0.1, latency=0.5), budget(size=0.4, latency=0.5)]
+    found = between(ends[:2], 1)
+    assert found[0].bounds == pytest.approx({"size": 0.2, "latency": 0.5})
+    sizes = [one.bounds["size"] for one in between([ends[0], ends[1], ends[1].scaled(4)], 2)]
+    factors = [b / a for a, b in itertools.pairwise([0.1, *sizes[:2], 0.4, *sizes[2:], 1.6])]
+    assert factors == pytest.approx([4 ** (1 / 3)] * 6)
+    assert between(ends[:1], 3) == between(ends[:2], 0) == []
 
 
 def projected(actions, bounds, margin=0.0):
