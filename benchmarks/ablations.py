@@ -2,8 +2,8 @@
 
 ResNet-20 of zoo/base on edge-npu, budgets and cost as in :mod:`benchmarks.search_quality`.
 The whole searcher beside itself without a channel controller, with agents that do not observe
-sensitivities, without a warm start, and without the budget as a goal: one search for each budget,
-at a third of the cost. No fine-tuning, no test images.
+sensitivities, without a warm start, without budgets between, and without the budget as a goal: one
+search for each budget, at a third of the cost. No fine-tuning, no test images.
 
     make bench NAME=ablations
     python -m benchmarks.ablations --data imagefolder:DIR
@@ -19,14 +19,14 @@ from typing import Annotated, Any
 import tyro
 
 from ajpq import cli
-from ajpq.comparing.standings import Comparison, Spread, standings
+from ajpq.comparing.standings import Comparison, Spread, hypervolume, standings
 from benchmarks.harness import command_line, write_result
 from benchmarks.search_quality import CANDIDATES, OURS, SEEDS, config_of
 from benchmarks.unseen_budgets import searched
 
 NAME = "ablations"
 TARGET = "edge-npu"
-WITHOUT = ("without_hierarchy", "without_sensitivities", "from_nothing")
+WITHOUT = ("without_hierarchy", "without_sensitivities", "from_nothing", "without_between")
 ALONE = "one search for each budget"
 
 
@@ -77,10 +77,31 @@ def main(
 
 
 def rows_of(together: Comparison, alone: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """Median and least top-1 over seeds for each budget, of every way to search."""
-    ways = {standing.agent: standing.best_top1 for standing in standings(together)}
-    ways[ALONE] = tuple(standings(own)[0].best_top1[0] for own in alone)
-    return [{"search": way, **_columns(best)} for way, best in ways.items()]
+    """Over seeds median hypervolume, and for each budget median and least top-1, of every way."""
+    ways = {
+        standing.agent: (standing.best_top1, standing.hypervolume.median)
+        for standing in standings(together)
+    }
+    ways[ALONE] = (
+        tuple(standings(own)[0].best_top1[0] for own in alone),
+        statistics.median(_joint_volumes(alone)),
+    )
+    return [
+        {"search": way, **_columns(best), "hypervolume": volume}
+        for way, (best, volume) in ways.items()
+    ]
+
+
+def _joint_volumes(alone: Sequence[Comparison]) -> list[float]:
+    """For each seed the hypervolume of what its searches for one budget each have found."""
+    found = zip(*(own.searches for own in alone), strict=True)
+    return [
+        hypervolume(
+            ((policy.drop, policy.ratio) for own in outcomes for policy in own.measured),
+            alone[0].reference,
+        )
+        for outcomes in found
+    ]
 
 
 def _columns(best: Sequence[Spread]) -> dict[str, float | None]:

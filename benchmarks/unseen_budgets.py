@@ -1,10 +1,11 @@
 """One agent for every budget: what it proposes for budgets that it has not seen.
 
 ResNet-20 of zoo/base on edge-npu and the budgets of :mod:`benchmarks.search_quality`. One search
-with two controllers learns three budgets; for two in between its agents propose three dozen
-candidates each (as ``python -m ajpq.decode`` does). Beside them a search dedicated to such a budget
-alone, at the cost of a hundred plain candidates, its third of what the first one cost for three. No
-fine-tuning; the best of each are measured by the exact reference on the whole validation split.
+with two controllers serves three budgets and some between; for the two furthest from all of those
+its agents propose three dozen candidates each (as ``python -m ajpq.decode`` does). Beside them a
+search dedicated to such a budget alone, at the cost of a hundred plain candidates, its third of
+what the first one cost for three. No fine-tuning; the best of each are measured by the exact
+reference on the whole validation split.
 
     make bench NAME=unseen_budgets
     python -m benchmarks.unseen_budgets --data imagefolder:DIR
@@ -13,7 +14,6 @@ fine-tuning; the best of each are measured by the exact reference on the whole v
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,7 +54,7 @@ def main(
     )
     origin = folder / "learned" / f"{OURS}-{learned.searches[0].seed}"
     rows, seconds = [], _seconds(learned)
-    for number, bounds in enumerate(between(learned.budgets)):
+    for number, bounds in enumerate(unseen(learned.budgets)):
         alone: dict[str, Any] = {
             "agents": (OURS,),
             "budget_range": 1.0,
@@ -90,10 +90,15 @@ def searched(config: CompareConfig, folder: Path) -> Comparison:
     return compare(config, folder, resume=folder.exists(), progress=ConsoleProgress())
 
 
-def between(budgets: tuple[dict[str, float], ...]) -> list[dict[str, float]]:
-    """Budgets halfway, in factors, between those that were learned."""
-    pairs = itertools.pairwise(budgets)
-    return [{cost: math.sqrt(low[cost] * high[cost]) for cost in low} for low, high in pairs]
+def unseen(budgets: tuple[dict[str, float], ...]) -> list[dict[str, float]]:
+    """One budget between each and the next, which lies between those that a search serves too.
+
+    That is every quarter of the way, in factors; three eighths is as far as can be from them.
+    """
+    return [
+        {cost: low[cost] ** (5 / 8) * high[cost] ** (3 / 8) for cost in low}
+        for low, high in itertools.pairwise(budgets)
+    ]
 
 
 def row_of(found: Comparison, way: str) -> dict[str, Any]:

@@ -1,16 +1,23 @@
 """Parts of ``benchmarks/unseen_budgets.py`` and ``benchmarks/transfer.py`` with known answers."""
 
+import math
+
 import pytest
 
 from agents.config import load_agent_config
+from agents.searchers.two_controllers import TwoControllers
 from ajpq.comparing.standings import Spread
 from benchmarks import ablations, transfer, unseen_budgets
+from envs.budget import Budget, between
 
 
-def test_budgets_lie_between_those_that_were_learned():
-    budgets = ({"latency": 0.4, "size": 0.1}, {"latency": 0.9, "size": 0.4})
-    (found,) = unseen_budgets.between(budgets)
-    assert found == pytest.approx({"latency": 0.6, "size": 0.2})
+def test_unseen_budgets_are_as_far_as_can_be_from_all_that_a_search_serves():
+    ends = [Budget({"latency": scale * 0.4, "size": scale * 0.1}, {}, None, 0) for scale in (1, 4)]
+    (found,) = unseen_budgets.unseen(tuple(dict(end.bounds) for end in ends))
+    served = [*ends, *between(ends, TwoControllers().between)]
+    distances = [abs(math.log2(found["size"] / each.bounds["size"])) for each in served]
+    assert min(distances) == pytest.approx(0.25)  # they lie half an octave apart
+    assert found["latency"] == pytest.approx(4 * found["size"])
 
 
 @pytest.mark.parametrize(("decoded", "holds"), [(89.7, True), (89.6, False)])
@@ -52,6 +59,7 @@ def test_every_ablation_changes_one_thing():
         "without_hierarchy": {"channel_rounds": 0},
         "without_sensitivities": {"sees_sensitivities": False},
         "from_nothing": {"pruning": [], "floor": 0},
+        "without_between": {"between": 0},
     }
     assert tuple(differences) == ablations.WITHOUT
     for name, difference in differences.items():
