@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, field_validator
@@ -21,6 +21,10 @@ ACTIVATION_BITS = (2, 3, 4, 5, 6, 7, 8, 32)
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __deepcopy__(self, memo: object = None) -> Self:
+        """Nobody changes one; environments of Stable-Baselines3 copy all that they tell."""
+        return self
 
 
 class LayerPolicy(_Frozen):

@@ -24,7 +24,7 @@ from envs.budget import Budget, reward, unreachable
 from envs.distortion import kernel_tables
 from envs.guesses import Form, Points, description, guess, learn
 from envs.ladders import cheapening, ladders
-from envs.prior import Harm, divergence, measured_width, prior_settings, sensitivities
+from envs.prior import Harm, measured_width, prior_settings, sensitivities
 from envs.task import CompressionTask, LayerFacts
 from hw_models.checks import checked_cost
 from hw_models.errors import AjpqError
@@ -101,7 +101,7 @@ def build_task(
         guess=asked.guess,
         judge=judge,
         value=functools.partial(reward, kl_weight=config.kl_weight, soft=not hard),
-        harm=functools.partial(divergence, problem),
+        harm=harm,
         harm_images=harm.images_each,
         readers=readers_together(problem),
         margin=config.budget_margin,

@@ -9,7 +9,7 @@ plus ``log2(a_i / n_i) / 2``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -32,15 +32,22 @@ _IMAGES = 200
 
 @dataclass
 class Harm:
-    """Divergences of single changes, and how many images it took to measure them so far."""
+    """Divergences of single changes, and how many images it took to measure them so far.
+
+    Whoever asks again pays the images again, but what is known is not computed again.
+    """
 
     problem: Problem
     images: int = 0
+    _known: dict[tuple[tuple[str, LayerPolicy], ...], float] = field(default_factory=dict)
 
     def __call__(self, changes: Mapping[str, LayerPolicy]) -> float:
         """:func:`divergence` of ``changes``."""
         self.images += self.images_each
-        return divergence(self.problem, changes)
+        key = tuple(changes.items())
+        if key not in self._known:
+            self._known[key] = divergence(self.problem, changes)
+        return self._known[key]
 
     @property
     def images_each(self) -> int:
