@@ -120,6 +120,18 @@ def build_task(
     return task
 
 
+def repriced(task: CompressionTask, problem: Problem) -> CompressionTask:
+    """The task with prices as they were before anyone asked.
+
+    Guesses depend on what was asked earlier, and where a projection ends may depend on guesses: of
+    several searches on one task each has to start alike, or none could be repeated by itself.
+    """
+    asked = prices(problem)
+    return dataclasses.replace(
+        task, packed_bytes=asked.packed_bytes, price=asked.price, guess=asked.guess
+    )
+
+
 def _path(problem: Problem, task: CompressionTask, harm: Harm) -> tuple[np.ndarray, ...]:
     """What :func:`envs.ladders.cheapening` finds for a task, as far as a hard budget allows it."""
     prunable = [name not in task.unprunable for name in task.scores]

@@ -40,6 +40,7 @@ from ajpq.runs.folder import check_new, check_resumable, create_run, save_json, 
 from ajpq.runs.journal import Journal
 from ajpq.selection.contest import contest
 from envs.budget import Budget
+from envs.build import repriced
 from envs.measured import journalled
 from hw_models.errors import AjpqError
 
@@ -152,7 +153,8 @@ def _search(
 ) -> Outcome:
     folder.mkdir(exist_ok=True)
     log = CandidateLog(Journal(folder / "journal.jsonl", time.monotonic()))
-    task = dataclasses.replace(arena.task, judge=contest(config, arena.problem, log))
+    own = repriced(arena.task, arena.problem)
+    task = dataclasses.replace(own, judge=contest(config, arena.problem, log))
     train_images = len(arena.problem.split.train)
     images = propose(config, agent, task, log, folder, progress, train_images, seed)
     asked = asked_of(log.entries, arena)

@@ -11,7 +11,7 @@ from ajpq.evaluate import costs_in_loop
 from ajpq.packed import estimated_bytes
 from ajpq.problem import direct_weights, network_of
 from envs.budget import project
-from envs.build import build_task, prices
+from envs.build import build_task, prices, repriced
 from envs.digits_task import digits_config
 from envs.guesses import guess, learn
 from hw_models.base import LayerCost
@@ -84,6 +84,18 @@ def test_the_guess_of_what_was_asked_is_the_answer():
     assert asked.guess(policy) is None
     seconds = asked.price(policy).latency_s
     assert asked.guess(policy) == pytest.approx(seconds, rel=1e-9)
+
+
+def test_a_repriced_task_projects_alike_whatever_was_asked_before():
+    problem, task = problem_and_task("edge-npu")
+    first, second = repriced(task, problem), repriced(task, problem)
+    for actions in proposals(second, 6):
+        moved = second.projected(actions)
+    third = repriced(second, problem)
+    assert second.guess(task.policy(moved)) is not None
+    assert third.guess(task.policy(moved)) is None
+    for actions in proposals(task, 3):
+        assert np.array_equal(first.projected(actions), third.projected(actions))
 
 
 def test_a_guess_lies_between_near_neighbours_and_is_else_rather_too_low():
