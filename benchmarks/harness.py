@@ -7,12 +7,17 @@ import math
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ajpq.progress import ConsoleProgress
 from ajpq.surroundings import processor
+
+Part = Callable[[], list[dict[str, Any]]]
+"""Finds out something and returns rows."""
 
 RESULTS = Path(__file__).parent / "results"
 NAME = re.compile(r"[a-z0-9_]+")
@@ -105,6 +110,21 @@ def command_line(name: str, quick: bool, **options: Any) -> str:
             text = Path(text).name
         parts.append(f"--{option.replace('_', '-')} {text}")
     return " ".join([*parts, *(["--quick"] if quick else [])])
+
+
+def done_once(file: Path, settings: dict[str, Any], name: str, work: Part) -> dict[str, Any]:
+    """Rows and seconds of a part: from ``file`` if they were found there under these settings."""
+    if file.exists():
+        known: dict[str, Any] = json.loads(file.read_text())
+        if known["settings"] == settings:
+            return known
+    started = time.monotonic()
+    with ConsoleProgress().phase(name):
+        rows = work()
+    found = {"settings": settings, "rows": rows, "seconds": time.monotonic() - started}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(found) + "\n")
+    return found
 
 
 def _plain(value: Any) -> Any:

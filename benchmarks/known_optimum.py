@@ -18,7 +18,8 @@ one leaves proposals where they are and subtracts the excess, which no searcher 
 
     make bench NAME=known_optimum
 
-The judge is a pure function: every policy is judged once, and remembered for all searches.
+Three quarters of an hour; started again, it goes on where it was stopped. The judge is a pure
+function: every policy is judged once, and remembered for all searches.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from ajpq.config.schema import SearchConfig
 from ajpq.evaluate import Metrics
 from ajpq.policy import CompressionPolicy
 from ajpq.selection.judge import judge_against, shared_by_candidates
-from benchmarks.harness import at_least, command_line, write_result
+from benchmarks.harness import Part, at_least, command_line, done_once, write_result
 from envs.build import build_task
 from envs.layer_control import sharing
 from envs.task import CompressionTask
@@ -114,32 +115,44 @@ class Found:
     seconds: float
 
 
-def main(seeds: int = SEEDS, quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False) -> None:
+def main(
+    seeds: int = SEEDS,
+    run_dir: Path | None = None,
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> None:
     """Judge all policies, let all search, write benchmarks/results/known_optimum.json.
 
     Args:
         seeds: searches of each searcher.
+        run_dir: what has been judged and searched, from where an interrupted run goes on; default
+            runs/known_optimum.
         quick: one seed, and random search beside ours only.
     """
-    started = time.monotonic()
+    folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
     task = small_task(config())
     space = policies(task)
-    known = {policy.hash: task.assess(policy) for policy in space}
+    judged = done_once(folder / "judged.json", {}, "judging", lambda: judgements(task, space))
+    known = {row["hash"]: Metrics.model_validate(row["metrics"]) for row in judged["rows"]}
     order = ranking(task, known)
     recalled = dataclasses.replace(task, judge=lambda policy, budget: known[policy.hash])
-    count = 1 if quick else seeds
-    found = [
-        search(name, recalled, order, len(space) // 10, seed)
+    parts = [
+        done_once(
+            folder / f"{name}-{seed}.json",
+            {},
+            f"{name}, seed {seed}",
+            searching(name, recalled, order, len(space) // 10, seed),
+        )
         for name in ((OURS, "random") if quick else SEARCHERS)
-        for seed in range(FIRST_SEED, FIRST_SEED + count)
+        for seed in range(FIRST_SEED, FIRST_SEED + (1 if quick else seeds))
     ]
+    found = [Found(**row) for part in parts for row in part["rows"]]
     path = write_result(
         NAME,
         command=command_line(NAME, quick, seeds=seeds),
         seed=FIRST_SEED,
         rows=rows_of(found, len(space), len(order)),
         bars=bars_of(found),
-        seconds=time.monotonic() - started,
+        seconds=judged["seconds"] + sum(one.seconds for one in found),
         quick=quick,
     )
     print(path)
@@ -191,6 +204,14 @@ def distinct(task: CompressionTask, layer: int) -> list[np.ndarray]:
     return list(found.values())
 
 
+def judgements(task: CompressionTask, space: Sequence[CompressionPolicy]) -> list[dict[str, Any]]:
+    """Hash and metrics of every policy."""
+    return [
+        {"hash": policy.hash, "metrics": task.assess(policy).model_dump(mode="json")}
+        for policy in space
+    ]
+
+
 def ranking(task: CompressionTask, known: Mapping[str, Metrics]) -> list[str]:
     """Policies within the budget, the largest reward first."""
     within = {name: task.score(own) for name, own in known.items() if task.budget.met(own)}
@@ -222,6 +243,11 @@ def search(name: str, task: CompressionTask, order: Sequence[str], most: int, se
     places = [place for place, policy in enumerate(order, 1) if policy in asked]
     seconds = time.monotonic() - started
     return Found(name, seed, min(places, default=None), len(asked), seconds)
+
+
+def searching(name: str, task: CompressionTask, order: Sequence[str], most: int, seed: int) -> Part:
+    """:func:`search` as a part of the benchmark."""
+    return lambda: [dataclasses.asdict(search(name, task, order, most, seed))]
 
 
 def noting(

@@ -23,17 +23,14 @@ belongs in the finals is counted over many orders of candidates and images.
 from __future__ import annotations
 
 import functools
-import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from ajpq import cli
-from ajpq.progress import ConsoleProgress
-from benchmarks.harness import at_least, at_most, command_line, write_result
+from benchmarks.harness import Part, at_least, at_most, command_line, done_once, write_result
 from benchmarks.throughput_candidates import candidates
 from benchmarks.throughput_episodes import episodes
 from benchmarks.throughput_parts import forward, growth, memory, training
@@ -46,9 +43,6 @@ PROPOSALS = 120
 TUNED = 40
 EPISODES = 30
 CANDIDATES = 2000
-
-Part = Callable[[], list[dict[str, Any]]]
-"""Times something and returns rows."""
 
 
 def main(
@@ -119,21 +113,6 @@ def quick_parts(checkpoint: Path, data: str, seed: int) -> dict[str, Part]:
         "memory over many candidates": partial(memory, 20, seed),
         "candidates given up while training": partial(tuned, checkpoint, data, 5, seed, 60),
     }
-
-
-def done_once(file: Path, settings: dict[str, Any], name: str, work: Part) -> dict[str, Any]:
-    """Rows and seconds of a part: from ``file`` if they were found there under these settings."""
-    if file.exists():
-        known: dict[str, Any] = json.loads(file.read_text())
-        if known["settings"] == settings:
-            return known
-    started = time.monotonic()
-    with ConsoleProgress().phase(name):
-        rows = work()
-    found = {"settings": settings, "rows": rows, "seconds": time.monotonic() - started}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(found) + "\n")
-    return found
 
 
 def bars(found: Mapping[tuple[str, str], float]) -> dict[str, dict[str, Any]]:

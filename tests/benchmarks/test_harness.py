@@ -15,6 +15,7 @@ from benchmarks.harness import (
     at_least,
     at_most,
     command_line,
+    done_once,
     machine,
     versions,
     write_result,
@@ -89,3 +90,17 @@ def test_commands_name_no_path_of_this_machine():
     )
     assert command_line("demo", False, data="cifar10") == "python -m benchmarks.demo"
     assert "zoo/base/x" in command_line("demo", False, checkpoint="zoo/base/x")
+
+
+def test_a_finished_part_is_not_done_again_but_under_other_settings(tmp_path: Path):
+    asked = []
+
+    def work():
+        asked.append(1)
+        return [{"what": "plain", "network": "resnet20", "value": len(asked), "unit": "s"}]
+
+    file = tmp_path / "runs" / "part.json"
+    first = done_once(file, {"seed": 0}, "part", work)
+    assert done_once(file, {"seed": 0}, "part", work) == first
+    assert len(asked) == 1
+    assert done_once(file, {"seed": 1}, "part", work)["rows"][0]["value"] == 2

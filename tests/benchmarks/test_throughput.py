@@ -121,17 +121,3 @@ def test_everything_takes_its_turn():
     )
     assert order == ["a", "b"] * 3
     assert all(np.isfinite(value) for value in seconds.values())
-
-
-def test_a_finished_part_is_not_timed_again_but_under_other_settings(tmp_path):
-    asked = []
-
-    def work():
-        asked.append(1)
-        return [{"what": "plain", "network": "resnet20", "value": len(asked), "unit": "s"}]
-
-    file = tmp_path / "runs" / "part.json"
-    first = throughput.done_once(file, {"seed": 0}, "part", work)
-    assert throughput.done_once(file, {"seed": 0}, "part", work) == first
-    assert len(asked) == 1
-    assert throughput.done_once(file, {"seed": 1}, "part", work)["rows"][0]["value"] == 2
