@@ -38,7 +38,10 @@ SEARCHERS: dict[str, Searcher] = {
     "milp": milp,
 }
 
-__all__ = ["SEARCHERS", "Searcher", "Setup", "searcher"]
+# These draw nothing: with another seed they find the same.
+WITHOUT_CHANCE = frozenset({"uniform", "greedy", "milp"})
+
+__all__ = ["SEARCHERS", "WITHOUT_CHANCE", "Searcher", "Setup", "searcher"]
 
 
 def searcher(algorithm: str) -> Searcher:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.config import AgentConfig, load_agent_config
-from agents.searchers import searcher
+from agents.searchers import WITHOUT_CHANCE, searcher
 from ajpq.comparing.arena import Arena, build_arena, measure
 from ajpq.comparing.config import CompareConfig, label_of
 from ajpq.comparing.standings import (
@@ -127,7 +127,11 @@ def _searched(
     progress: Progress,
 ) -> list[Outcome]:
     """Every searcher with every seed: done now, continued, or read if it is done."""
-    pairs = [(agent, seed) for agent in agents for seed in config.seeds]
+    pairs = [
+        (name, seed)
+        for name, agent in agents.items()
+        for seed in (config.seeds[:1] if agent.algorithm in WITHOUT_CHANCE else config.seeds)
+    ]
     outcomes = []
     for number, (agent, seed) in enumerate(pairs):
         name, own = label_of(agent), folder / f"{label_of(agent)}-{seed}"

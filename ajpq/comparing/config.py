@@ -19,7 +19,7 @@ class CompareConfig(SearchSettings):
 
     Attributes:
         agents: shipped names or YAML files.
-        seeds: each searcher searches once with each of them.
+        seeds: each searcher searches once with each of them, one that draws nothing with the first.
         candidates: what every search may cost, as the images of so many plain candidates:
             calibrated, and ranked by all search images. Early decisions leave room for more.
         images: the same as a number of images, in place of ``candidates``.

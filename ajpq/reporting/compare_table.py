@@ -53,7 +53,8 @@ def note(comparison: Comparison) -> str:
     drop, ratio = comparison.reference
     seeds = len({outcome.seed for outcome in comparison.searches})
     return (
-        f"Medians over {seeds} seeds of the searcher; hypervolume with the least and the largest."
+        f"Medians over {seeds} seeds of the searcher, of one that draws nothing its only search;"
+        f" hypervolume with the least and the largest."
         f" Top-1 is that of the best policy within a budget, measured exactly on the whole"
         f" validation split, where the uncompressed network has {comparison.baseline_top1:.2f} %;"
         f" nothing was fine-tuned, and no test image looked at. Hypervolume is the area that the"

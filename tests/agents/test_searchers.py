@@ -11,7 +11,7 @@ import pytest
 
 from agents.experience import Tried, uses_the_budget
 from agents.neighbourhood import centred, shorter, unknown
-from agents.searchers import SEARCHERS, opening
+from agents.searchers import SEARCHERS, WITHOUT_CHANCE, opening
 from agents.searchers.setup import fits
 from agents.searchers.two_controllers import blinded
 from agents.sensitivity import load_sensitivities
@@ -24,7 +24,7 @@ from tests.envs.toy import best_of_joint_toy, joint_toy, toy_task
 
 LEARNING = ("td3", "sac", "ddpg", "ppo")
 NAMES = tuple(name for name in SEARCHERS if name not in LEARNING)
-SEEDED = ("random", "evolution", "tpe", "nsga2", "ajpq")
+SEEDED = tuple(name for name in NAMES if name not in WITHOUT_CHANCE)
 SIZE = 0.3
 SCALES = (1.0, 1.4, 2.0)
 FOLDERS = ("first", "second")
