@@ -108,6 +108,7 @@ def _parameters(target: Target) -> dict[str, Any]:
         "weight_bits": target.weight_bits,
         "activation_bits": target.activation_bits,
         "channel_granularity": target.channel_granularity,
+        "width_granularity": target.width_granularity,
         "monotone": target.monotone or "not declared",
         "measured": target.measured,
         "time_limit_s": target.time_limit_s,

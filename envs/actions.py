@@ -33,6 +33,7 @@ class Knobs:
         max_sparsity: the sparsity that 1 stands for.
         fixed_bits: every live channel has this width.
         granularity: live channels come in blocks of so many.
+        width_block: so many live channels share a width, those that want the widest first.
     """
 
     names: tuple[str, ...]
@@ -41,6 +42,7 @@ class Knobs:
     max_sparsity: float
     fixed_bits: int | None
     granularity: int = 1
+    width_block: int = 1
 
     @property
     def loosest(self) -> np.ndarray:
@@ -61,6 +63,7 @@ def make_knobs(
     max_sparsity: float,
     fixed_bits: int | None,
     granularity: int = 1,
+    width_block: int = 1,
 ) -> Knobs:
     """The knobs that a target leaves free.
 
@@ -81,7 +84,7 @@ def make_knobs(
     if len(activations) > 1:
         names.append("activation")
     reachable = max_sparsity if 0 in weight_bits else 0.0
-    return Knobs(tuple(names), live, activations, reachable, fixed_bits, granularity)
+    return Knobs(tuple(names), live, activations, reachable, fixed_bits, granularity, width_block)
 
 
 def _only_real(widths: Sequence[int]) -> tuple[int, ...]:
@@ -136,9 +139,21 @@ def _decoded(
     kept = order[count - live :]
     if ladder is not None and "bits" in setting:
         bits[kept] = 1
-        return widths_with_mean(ladder, bits > 0, mean_width(knobs, setting["bits"]))
-    bits[kept] = _ramp(live, knobs, setting)
-    return bits
+        bits = widths_with_mean(ladder, bits > 0, mean_width(knobs, setting["bits"]))
+    else:
+        bits[kept] = _ramp(live, knobs, setting)
+    return in_blocks(bits, knobs) if knobs.width_block > 1 else bits
+
+
+def in_blocks(bits: np.ndarray, knobs: Knobs) -> np.ndarray:
+    """``bits [C]`` whose live channels share widths in blocks, each the nearest to its mean."""
+    found = bits.copy()
+    order = np.argsort(-bits, kind="stable")[: int((bits > 0).sum())]
+    offered = np.array(knobs.weight_bits)
+    for start in range(0, len(order), knobs.width_block):
+        block = order[start : start + knobs.width_block]
+        found[block] = offered[np.abs(offered - bits[block].mean()).argmin()]
+    return found
 
 
 def mean_width(knobs: Knobs, setting: float) -> float:

@@ -79,6 +79,7 @@ def build_task(
         max_sparsity=config.max_sparsity,
         fixed_bits=config.fixed_bits,
         granularity=problem.target.channel_granularity,
+        width_block=problem.target.width_granularity,
     )
     hard = config.budget_mode == "hard"
     asked = prices(problem)

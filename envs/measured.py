@@ -108,6 +108,7 @@ def random_policies(
         max_sparsity=max_sparsity,
         fixed_bits=fixed_bits,
         granularity=target.channel_granularity,
+        width_block=target.width_granularity,
     )
     leaders, unprunable = sparsity_leaders(problem), unprunable_layers(problem)
     rng = np.random.default_rng((seed, 3))

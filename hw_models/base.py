@@ -64,6 +64,15 @@ class Target(ABC):
     slow: bool = False
     time_limit_s: float = 60.0
 
+    @property
+    def width_granularity(self) -> int:
+        """Rows of equal width are computed in blocks of so many, whatever their order.
+
+        Where a block costs the same if it is not full, a search mixes no widths within one. A class
+        that is of this kind says so by an attribute of this name.
+        """
+        return 1
+
     @abstractmethod
     def cost(self, network: Network) -> NetworkCost:
         """Price one network; deterministic, unless it is ``measured``, and safe to call from

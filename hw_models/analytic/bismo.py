@@ -34,6 +34,11 @@ class Bismo(AnalyticTarget):
     weight_bits = (0, 2, 3, 4, 5, 6, 7, 8)
     activation_bits = (2, 3, 4, 5, 6, 7, 8)
 
+    @property
+    def width_granularity(self) -> int:
+        """Rows that one pass computes."""
+        return self.rows_per_tile
+
     def price(self, work: Work) -> Prices:
         """``w * a * ceil(M / Dm) * ceil(N / Dn) * ceil(K / Dk)`` per group and width."""
         geometry = work.geometry

@@ -40,6 +40,11 @@ class BitFusion(AnalyticTarget):
     weight_bits = (0, 2, 3, 4, 5, 6, 7, 8)
     activation_bits = (2, 3, 4, 5, 6, 7, 8)
 
+    @property
+    def width_granularity(self) -> int:
+        """Rows that one pass computes."""
+        return self.array_columns
+
     def price(self, work: Work) -> Prices:
         """``positions * K^2 * ceil(OC / columns) * ceil(IC / (rows * P))`` against the bus."""
         cycles = np.maximum(self._compute_cycles(work), self._memory_cycles(work))

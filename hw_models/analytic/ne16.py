@@ -38,6 +38,7 @@ class Ne16(AnalyticTarget):
 
     weight_bits = (0, 2, 3, 4, 5, 6, 7, 8)
     activation_bits = (8,)
+    width_granularity = _TILE_ROWS
 
     def price(self, work: Work) -> Prices:
         """Tiles of positions times the passes of the kernel times the tiles of channels."""

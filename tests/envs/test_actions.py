@@ -1,5 +1,7 @@
 """From settings to widths: known answers and properties."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,6 +34,23 @@ def test_the_least_important_channels_are_pruned():
 def test_a_fractional_mean_is_met_by_two_neighbouring_widths():
     bits = channel_bits(np.arange(10.0), knobs(), np.array([0.0, (4.3 - 2) / 6, 0.0]), True)
     assert bits.tolist() == [4] * 7 + [5] * 3
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(unit, min_size=1, max_size=40), unit, unit, unit, st.sampled_from([4, 16, 64]))
+def test_live_channels_share_widths_in_blocks_and_keep_their_mean(
+    scores, sparsity, mean, spread, n
+):
+    values, scores = np.array([sparsity, mean, spread]), np.array(scores)
+    plain = channel_bits(scores, knobs(), values, True)
+    found = channel_bits(scores, dataclasses.replace(knobs(), width_block=n), values, True)
+    live = plain > 0
+    assert ((found > 0) == live).all()
+    counts = [int((found == width).sum()) for width in set(found[live].tolist())]
+    assert sum(count % n != 0 for count in counts) <= 1  # only the last block may be smaller
+    assert len(counts) <= -(-int(live.sum()) // n)
+    assert (np.diff(found[np.argsort(plain, kind="stable")]) >= 0).all()
+    assert abs(found[live].mean() - plain[live].mean()) <= 0.5
 
 
 @settings(max_examples=200, deadline=None)

@@ -59,6 +59,7 @@ def test_it_offers_what_the_target_offers_and_answers_alike_every_time():
     fitted, again = fit(target, FORMS[:30]), fit(target, FORMS[:30])
     assert fitted.weight_bits == target.weight_bits
     assert fitted.channel_granularity == target.channel_granularity
+    assert fitted.width_granularity == target.width_granularity
     for network, true in zip(FORMS[:5], costs[:5], strict=True):
         found = checked_cost(fitted, network)
         assert found == checked_cost(again, network)
