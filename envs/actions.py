@@ -142,13 +142,16 @@ def _decoded(
         bits = widths_with_mean(ladder, bits > 0, mean_width(knobs, setting["bits"]))
     else:
         bits[kept] = _ramp(live, knobs, setting)
-    return in_blocks(bits, knobs) if knobs.width_block > 1 else bits
+    return _in_blocks(bits, scores, knobs) if knobs.width_block > 1 else bits
 
 
-def in_blocks(bits: np.ndarray, knobs: Knobs) -> np.ndarray:
-    """``bits [C]`` whose live channels share widths in blocks, each the nearest to its mean."""
+def _in_blocks(bits: np.ndarray, scores: np.ndarray, knobs: Knobs) -> np.ndarray:
+    """``bits [C]`` whose live channels share widths in blocks, each the nearest to its mean.
+
+    Of channels that want the same width the more important ones come first.
+    """
     found = bits.copy()
-    order = np.argsort(-bits, kind="stable")[: int((bits > 0).sum())]
+    order = np.lexsort((scores, bits))[::-1][: int((bits > 0).sum())]
     offered = np.array(knobs.weight_bits)
     for start in range(0, len(order), knobs.width_block):
         block = order[start : start + knobs.width_block]
