@@ -82,7 +82,7 @@ def main(
         config = config_of(target, data, checkpoint, quick)
         own = folder / target
         found = compare(config, own, resume=own.exists(), progress=ConsoleProgress())
-        added = [added_points(own / f"{OURS}-{seed}" / "agent") for seed in config.seeds]
+        added = [learned(own / f"{OURS}-{seed}" / "agent") for seed in config.seeds]
         rows += rows_of(found, added)
         bars |= bars_of(found, added)
         seconds += sum(outcome.seconds for outcome in found.searches)
@@ -120,8 +120,11 @@ def config_of(target: str, data: str, checkpoint: Path, quick: bool, **own: Any)
     return load_run(CompareConfig, "cifar10-resnet20", settings)
 
 
-def added_points(agent: Path) -> list[float]:
-    """For each budget by how many points of reward learning went beyond the warm start."""
+def learned(agent: Path) -> list[float]:
+    """For each budget by how many hundredths of reward learning went beyond the warm start.
+
+    A hundredth is a point of top-1 on the search images, or a third of one of a nat.
+    """
     return [
         100 * (point.reward - point.reward_warm)
         for point in load_front(agent)
@@ -143,7 +146,9 @@ def rows_of(found: Comparison, added: Sequence[Sequence[float]]) -> list[dict[st
                 f"top1_val_budget_{number}": best.median
                 for number, best in enumerate(standing.best_top1, 1)
             },
-            "points_learned": _least_median(added) if standing.agent == OURS else None,
+            "hundredths_of_reward_learned": _least_median(added)
+            if standing.agent == OURS
+            else None,
             "seconds": standing.seconds,
         }
         for standing in standings(found)
@@ -172,7 +177,7 @@ def bars_of(found: Comparison, added: Sequence[Sequence[float]]) -> dict[str, di
         f"{found.target}_points_over_the_best_other_at_every_budget_at_least": at_least(
             min(gaps), 0.0
         ),
-        f"{found.target}_points_learned_beyond_the_warm_start_above": {
+        f"{found.target}_hundredths_of_reward_learned_beyond_the_warm_start_above": {
             **at_least(_least_median(added), 0.0),
             "holds": _least_median(added) > 0,
         },
