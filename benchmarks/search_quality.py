@@ -82,7 +82,7 @@ def main(
         config = config_of(target, data, checkpoint, quick)
         own = folder / target
         found = compare(config, own, resume=own.exists(), progress=ConsoleProgress())
-        added = [learned(own / f"{OURS}-{seed}" / "agent") for seed in config.seeds]
+        added = [learned(own / f"{OURS}-{seed}" / "agent", found) for seed in config.seeds]
         rows += rows_of(found, added)
         bars |= bars_of(found, added)
         seconds += sum(outcome.seconds for outcome in found.searches)
@@ -120,15 +120,15 @@ def config_of(target: str, data: str, checkpoint: Path, quick: bool, **own: Any)
     return load_run(CompareConfig, "cifar10-resnet20", settings)
 
 
-def learned(agent: Path) -> list[float]:
-    """For each budget by how many hundredths of reward learning went beyond the warm start.
+def learned(agent: Path, found: Comparison) -> list[float]:
+    """For each budget asked for by how many hundredths of reward learning went beyond the warm start.
 
     A hundredth is a point of top-1 on the search images, or a third of one of a nat.
     """
     return [
         100 * (point.reward - point.reward_warm)
         for point in load_front(agent)
-        if point.reward_warm is not None
+        if point.bounds in found.budgets and point.reward_warm is not None
     ]
 
 
@@ -146,9 +146,7 @@ def rows_of(found: Comparison, added: Sequence[Sequence[float]]) -> list[dict[st
                 f"top1_val_budget_{number}": best.median
                 for number, best in enumerate(standing.best_top1, 1)
             },
-            "hundredths_of_reward_learned": _least_median(added)
-            if standing.agent == OURS
-            else None,
+            "hundredths_learned": _least_median(added) if standing.agent == OURS else None,
             "seconds": standing.seconds,
         }
         for standing in standings(found)

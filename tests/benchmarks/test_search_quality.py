@@ -59,5 +59,5 @@ def test_what_was_learned_is_the_least_over_budgets_of_the_median_over_seeds():
     assert (last["value"], last["holds"]) == (0.0, False)
     rows = search_quality.rows_of(found, [[0.5, 2.0]])
     assert [row["searcher"] for row in rows] == ["ajpq", "milp"]
-    assert [row["hundredths_of_reward_learned"] for row in rows] == [0.5, None]
+    assert [row["hundredths_learned"] for row in rows] == [0.5, None]
     assert rows[0]["top1_val_budget_1"] == 88.0
