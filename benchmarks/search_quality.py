@@ -121,7 +121,7 @@ def config_of(target: str, data: str, checkpoint: Path, quick: bool, **own: Any)
 
 
 def learned(agent: Path, found: Comparison) -> list[float]:
-    """For each budget asked for by how many hundredths of reward learning went beyond the warm start.
+    """How many hundredths of reward learning added to the warm start, by budget asked for.
 
     A hundredth is a point of top-1 on the search images, or a third of one of a nat.
     """
