@@ -35,6 +35,7 @@ from agents.searchers.opening import (
 )
 from agents.searchers.reinforcement import asking_through
 from agents.searchers.setup import Hyperparameters, Setup, hyperparameters
+from agents.sensitivity import load_sensitivities
 from agents.training import build_agent, train_agent
 from agents.trials import SearchOver, Trials
 from envs.budget import between
@@ -127,6 +128,7 @@ def two_controllers(setup: Setup) -> None:
     if others:
         search.tasks = _asking(setup, settings, others)
         with contextlib.suppress(SearchOver):
+            _open_between(dataclasses.replace(setup, tasks=tuple(others)), settings, search)
             continue_from(search.tasks, search.tried, _points(tasks, search.tried, warm))
             _take_turns(setup, settings, search, agents)
     for name, agent in agents.items():
@@ -164,6 +166,13 @@ def _open(setup: Setup, settings: TwoControllers, search: _Search) -> None:
         search.tried += integer_program(setup, settings.floor, known)
     if settings.pruning:
         polish(search.tasks, search.tried)
+
+
+def _open_between(setup: Setup, settings: TwoControllers, search: _Search) -> None:
+    """Ask for the integer program's solution for each budget, if its sensitivities are known."""
+    known = load_sensitivities(setup.folder / "agent", setup.tasks[0]) if settings.floor else None
+    if known is not None:
+        search.tried += integer_program(setup, 1, known)
 
 
 def _act(search: _Search, agent: OffPolicyAlgorithm, reach: float) -> None:
