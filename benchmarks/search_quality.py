@@ -5,16 +5,19 @@ every seed. What a search may cost is counted in images, as 300 plain candidates
 trained on three times; sensitivities and warm starts included. No fine-tuning, no test images: the
 best candidates of every search, within each budget and within three between one and the next that
 no searcher is asked for, are measured by the exact reference on the whole validation split
-(``python -m ajpq.compare``).
+(``python -m ajpq.compare``). Ours serves such budgets by itself. So that a front does not win by
+what others were never asked for, the strongest of the others search once more, asked for all of
+them at the same cost; the bars are against the better of both.
 
     make bench NAME=search_quality
     python -m benchmarks.search_quality --data imagefolder:DIR
 
-Some five hours on two cores; started again, it goes on where it was stopped.
+Several hours on two cores; started again, it goes on where it was stopped.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +56,8 @@ TARGETS: dict[str, dict[str, float | None]] = {
     "bitfusion": {"latency_ratio": 0.75, "size_ratio": 0.05},
 }
 BUDGET_RANGE = 1.5
+# Asked for the budgets between as well, how many from one to the next.
+ASKED_AGAIN, BETWEEN = ("milp", "greedy", "td3", "ddpg"), 3
 SEEDS = (0, 1, 2)
 CANDIDATES = 300
 # Of the reward, for all searchers. Nothing is trained here, and among candidates within one budget
@@ -80,12 +85,21 @@ def main(
     seconds = 0.0
     for target in list(TARGETS)[1 if quick else 0 :]:
         config = config_of(target, data, checkpoint, quick)
+        again: dict[str, Any] = {
+            "agents": ASKED_AGAIN[:1] if quick else ASKED_AGAIN,
+            "budgets": 1 + (config.budgets - 1) * (BETWEEN + 1),
+            "between": 0,
+        }
         own = folder / target
-        found = compare(config, own, resume=own.exists(), progress=ConsoleProgress())
+        found = _compared(config, own)
+        finer = _compared(
+            config_of(target, data, checkpoint, quick, **again), folder / f"{target}-between"
+        )
         added = [learned(own / f"{OURS}-{seed}" / "agent", found) for seed in config.seeds]
-        rows += rows_of(found, added)
-        bars |= bars_of(found, added)
-        seconds += sum(outcome.seconds for outcome in found.searches)
+        everybody = [*standings(found), *coarser(finer, BETWEEN + 1)]
+        rows += rows_of(target, everybody, added)
+        bars |= bars_of(target, everybody, added)
+        seconds += sum(one.seconds for each in (found, finer) for one in each.searches)
     path = write_result(
         NAME,
         command=command_line(NAME, quick, data=data, checkpoint=str(checkpoint)),
@@ -96,6 +110,22 @@ def main(
         quick=quick,
     )
     print(path)
+
+
+def _compared(config: CompareConfig, folder: Path) -> Comparison:
+    return compare(config, folder, resume=folder.exists(), progress=ConsoleProgress())
+
+
+def coarser(finer: Comparison, step: int) -> list[Standing]:
+    """Standings of searchers that were asked for more budgets, at every ``step``-th of them."""
+    return [
+        dataclasses.replace(
+            standing,
+            agent=f"{standing.agent}, asked for {len(finer.budgets)} budgets",
+            best_top1=standing.best_top1[::step],
+        )
+        for standing in standings(finer)
+    ]
 
 
 def config_of(target: str, data: str, checkpoint: Path, quick: bool, **own: Any) -> CompareConfig:
@@ -113,6 +143,7 @@ def config_of(target: str, data: str, checkpoint: Path, quick: bool, **own: Any)
         "budget_range": BUDGET_RANGE,
         "kl_weight": KL_WEIGHT,
         "budgets": 3,
+        "between": BETWEEN,
         "candidates": 12 if quick else CANDIDATES,
         **TARGETS[target],
         **own,
@@ -132,11 +163,13 @@ def learned(agent: Path, found: Comparison) -> list[float]:
     ]
 
 
-def rows_of(found: Comparison, added: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+def rows_of(
+    target: str, everybody: Sequence[Standing], added: Sequence[Sequence[float]]
+) -> list[dict[str, Any]]:
     """One row per searcher: medians over seeds."""
     return [
         {
-            "target": found.target,
+            "target": target,
             "searcher": standing.agent,
             "candidates": standing.candidates,
             "hypervolume": standing.hypervolume.median,
@@ -149,7 +182,7 @@ def rows_of(found: Comparison, added: Sequence[Sequence[float]]) -> list[dict[st
             "hundredths_learned": _least_median(added) if standing.agent == OURS else None,
             "seconds": standing.seconds,
         }
-        for standing in standings(found)
+        for standing in everybody
     ]
 
 
@@ -158,9 +191,11 @@ def _least_median(added: Sequence[Sequence[float]]) -> float:
     return min((statistics.median(own) for own in zip(*added, strict=False)), default=0.0)
 
 
-def bars_of(found: Comparison, added: Sequence[Sequence[float]]) -> dict[str, dict[str, Any]]:
+def bars_of(
+    target: str, everybody: Sequence[Standing], added: Sequence[Sequence[float]]
+) -> dict[str, dict[str, Any]]:
     """Hypervolume and accuracy against the best of the others, and what learning added."""
-    by_agent = {standing.agent: standing for standing in standings(found)}
+    by_agent = {standing.agent: standing for standing in everybody}
     ours = by_agent.pop(OURS)
     best = max(volume(standing) for standing in by_agent.values())
     gaps = [
@@ -169,13 +204,11 @@ def bars_of(found: Comparison, added: Sequence[Sequence[float]]) -> dict[str, di
         for number, own in enumerate(ours.best_top1)
     ]
     return {
-        f"{found.target}_hypervolume_over_the_best_other_at_least": at_least(
+        f"{target}_hypervolume_over_the_best_other_at_least": at_least(
             volume(ours) / max(best, 1e-12), 1.03
         ),
-        f"{found.target}_points_over_the_best_other_at_every_budget_at_least": at_least(
-            min(gaps), 0.0
-        ),
-        f"{found.target}_hundredths_of_reward_learned_beyond_the_warm_start_above": {
+        f"{target}_points_over_the_best_other_at_every_budget_at_least": at_least(min(gaps), 0.0),
+        f"{target}_hundredths_of_reward_learned_beyond_the_warm_start_above": {
             **at_least(_least_median(added), 0.0),
             "holds": _least_median(added) > 0,
         },

@@ -46,6 +46,8 @@ class Target(ABC):
         activation_bits: the widths that an edge may have.
         channel_granularity: output channels are computed in blocks of so many; live channels that
             do not fill a block are free.
+        width_granularity: rows of equal width are computed in blocks of so many, whatever their
+            order, and one that is not full costs as much: a search mixes no widths within one.
         monotone: what never makes a network dearer when all layers get less of it: ``"channels"``,
             ``"bits"`` (of the weights), both or, by default, neither.
         measured: answers are measurements, with noise in them: a search fits a model to some of
@@ -59,19 +61,11 @@ class Target(ABC):
     weight_bits: tuple[int, ...] = (0, 2, 3, 4, 5, 6, 7, 8, 32)
     activation_bits: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 32)
     channel_granularity: int = 1
+    width_granularity: int = 1
     monotone: tuple[str, ...] = ()
     measured: bool = False
     slow: bool = False
     time_limit_s: float = 60.0
-
-    @property
-    def width_granularity(self) -> int:
-        """Rows of equal width are computed in blocks of so many, whatever their order.
-
-        Where a block costs the same if it is not full, a search mixes no widths within one. A class
-        that is of this kind says so by an attribute of this name.
-        """
-        return 1
 
     @abstractmethod
     def cost(self, network: Network) -> NetworkCost:

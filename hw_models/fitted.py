@@ -54,13 +54,8 @@ class Fitted(Target):
         self.name = f"{of.name} (fitted)"
         self.weight_bits, self.activation_bits = of.weight_bits, of.activation_bits
         self.channel_granularity = of.channel_granularity
-        self._width_granularity = of.width_granularity
+        self.width_granularity = of.width_granularity
         self._latencies, self._storage, self._by_liveness = latencies, storage, by_liveness
-
-    @property
-    def width_granularity(self) -> int:
-        """That of the target."""
-        return self._width_granularity
 
     def cost(self, network: Network) -> NetworkCost:
         """Latency as the sum over operators; flash from the entropy of the codes.

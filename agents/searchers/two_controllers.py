@@ -5,8 +5,8 @@ at what has been best so far: the layer controller sets goals whose kernels shar
 best candidate of the budget; the channel controller shares out the goals of that candidate. After
 every round each budget's best candidate becomes the centre that offsets count from, and all
 candidates so far become experience under every budget that they use (:mod:`agents.experience`).
-Last come budgets between those that were asked for: their candidates start halfway between their
-neighbours' best, and what the controllers have learned serves them too.
+Last come budgets between those that were asked for: they begin with a solution of the integer
+program and with what lies between their neighbours' best, and what was learned serves them too.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Bismo(AnalyticTarget):
     activation_bits = (2, 3, 4, 5, 6, 7, 8)
 
     @property
-    def width_granularity(self) -> int:
+    def width_granularity(self) -> int:  # type: ignore[override]  # follows from the array
         """Rows that one pass computes."""
         return self.rows_per_tile
 

@@ -41,7 +41,7 @@ class BitFusion(AnalyticTarget):
     activation_bits = (2, 3, 4, 5, 6, 7, 8)
 
     @property
-    def width_granularity(self) -> int:
+    def width_granularity(self) -> int:  # type: ignore[override]  # follows from the array
         """Rows that one pass computes."""
         return self.array_columns
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ajpq.comparing.standings import Comparison, MeasuredPolicy, Outcome
+from ajpq.comparing.standings import Comparison, MeasuredPolicy, Outcome, standings
 from benchmarks import search_quality
 
 
@@ -46,7 +46,7 @@ def comparison(ours, others):
 )
 def test_both_volume_and_every_budget_count(ours, holds):
     found = comparison([ours] * 2, [(86.0, 88.5)] * 2)
-    bars = search_quality.bars_of(found, [[1.0, 2.0], [1.0, 2.0]])
+    bars = search_quality.bars_of("bismo", standings(found), [[1.0, 2.0], [1.0, 2.0]])
     assert [bar["holds"] for bar in bars.values()] == [*holds, True]
     ratio = next(iter(bars.values()))["value"]
     assert ratio == pytest.approx((ours[0] - 70) / 16)  # at ratio 1 nothing is added
@@ -54,10 +54,39 @@ def test_both_volume_and_every_budget_count(ours, holds):
 
 def test_what_was_learned_is_the_least_over_budgets_of_the_median_over_seeds():
     found = comparison([(88.0, 89.0)] * 2, [(86.0, 88.0)] * 2)
-    bars = search_quality.bars_of(found, [[0.0, 2.0], [0.0, 2.0], [3.0, 1.0]])
+    bars = search_quality.bars_of("bismo", standings(found), [[0.0, 2.0], [0.0, 2.0], [3.0, 1.0]])
     last = list(bars.values())[-1]
     assert (last["value"], last["holds"]) == (0.0, False)
-    rows = search_quality.rows_of(found, [[0.5, 2.0]])
+    rows = search_quality.rows_of("bismo", standings(found), [[0.5, 2.0]])
     assert [row["searcher"] for row in rows] == ["ajpq", "milp"]
     assert [row["hundredths_learned"] for row in rows] == [0.5, None]
     assert rows[0]["top1_val_budget_1"] == 88.0
+
+
+def test_ours_has_to_beat_those_who_were_asked_for_more_budgets_too():
+    found = comparison([(88.0, 89.0)] * 2, [(86.0, 88.0)] * 2)
+    tops = [(88.5, 88.6, 89.5)] * 2
+    outcomes = tuple(outcome("milp", seed, own) for seed, own in enumerate(tops))
+    within = [(True,) * 3, (False, True, True), (False, False, True)]
+    finer = found.model_copy(
+        update={
+            "budgets": ({"size": 0.5}, {"size": 0.7}, {"size": 1.0}),
+            "searches": tuple(
+                one.model_copy(
+                    update={
+                        "measured": tuple(
+                            policy.model_copy(update={"within": inside})
+                            for policy, inside in zip(one.measured, within, strict=True)
+                        )
+                    }
+                )
+                for one in outcomes
+            ),
+        }
+    )
+    (milp,) = search_quality.coarser(finer, 2)
+    assert milp.agent == "milp, asked for 3 budgets"
+    assert [spread.median for spread in milp.best_top1] == [88.5, 89.5]
+    bars = search_quality.bars_of("bismo", [*standings(found), milp], [[1.0, 1.0]])
+    assert [bar["holds"] for bar in bars.values()] == [False, False, True]
+    assert list(bars.values())[1]["value"] == pytest.approx(-0.5)
