@@ -25,12 +25,14 @@ class Tried:
         settings: ``[L, K]`` goals of the layers, on the budget.
         shares: of each layer's channels.
         hash: of its policy.
+        learned: did a controller propose it?
     """
 
     settings: np.ndarray
     shares: tuple[np.ndarray, ...]
     metrics: Metrics
     hash: str
+    learned: bool = False
 
 
 def best_of(tried: Iterable[Tried], task: CompressionTask) -> Tried | None:

@@ -26,8 +26,9 @@ class Point(BaseModel):
         bounds: cost -> ratio to the reference.
         settings: ``[L][K]`` goals of the layers.
         shares: of each layer's channels.
-        reward, reward_warm: of the best, and of the best that was not learned; None if there was
-            none.
+        reward: of the best.
+        reward_warm: without what the controllers' own proposals added to the best so far, each
+            when it came; None if the first was one of theirs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

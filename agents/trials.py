@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ajpq.evaluate import Metrics
 from ajpq.policy import CompressionPolicy, LayerPolicy
+from envs.slopes import Slopes
 from envs.task import CompressionTask
 
 
@@ -76,6 +77,18 @@ class Trials:
             raise SearchOver
         self.charge(task.harm_images)
         return task.harm(changes)
+
+    def slopes(self, task: CompressionTask, policy: CompressionPolicy) -> Slopes:
+        """Slopes of a policy's network, for a task that has them; paid for.
+
+        Raises:
+            SearchOver: candidates, images or time are used up.
+        """
+        if self.over:
+            raise SearchOver
+        assert task.slopes is not None
+        self.charge(task.slope_images)
+        return task.slopes(policy)
 
     def charge(self, images: int) -> None:
         """Pay for images that were shown without a candidate, such as for sensitivities."""

@@ -26,7 +26,13 @@ from benchmarks.unseen_budgets import searched
 
 NAME = "ablations"
 TARGET = "edge-npu"
-WITHOUT = ("without_hierarchy", "without_sensitivities", "from_nothing", "without_between")
+WITHOUT = (
+    "without_hierarchy",
+    "without_sensitivities",
+    "without_slopes",
+    "from_nothing",
+    "without_between",
+)
 ALONE = "one search for each budget"
 
 

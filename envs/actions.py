@@ -146,17 +146,25 @@ def _decoded(
 
 
 def _in_blocks(bits: np.ndarray, scores: np.ndarray, knobs: Knobs) -> np.ndarray:
-    """``bits [C]`` whose live channels share widths in blocks, each the nearest to its mean.
+    """``bits [C]`` whose live channels share widths in blocks, each the nearest to its mean."""
+    found, offered = bits.copy(), np.array(knobs.weight_bits)
+    blocks = np.where(bits > 0, width_blocks(bits, scores, knobs), -1)
+    for number in range(blocks.max() + 1):
+        block = blocks == number
+        found[block] = offered[np.abs(offered - bits[block].mean()).argmin()]
+    return found
+
+
+def width_blocks(bits: np.ndarray, scores: np.ndarray, knobs: Knobs) -> np.ndarray:
+    """``[C]`` numbers of the blocks whose channels share a width; pruned channels have the last.
 
     Of channels that want the same width the more important ones come first.
     """
-    found = bits.copy()
-    order = np.lexsort((scores, bits))[::-1][: int((bits > 0).sum())]
-    offered = np.array(knobs.weight_bits)
-    for start in range(0, len(order), knobs.width_block):
-        block = order[start : start + knobs.width_block]
-        found[block] = offered[np.abs(offered - bits[block].mean()).argmin()]
-    return found
+    order = np.lexsort((scores, bits))[::-1]
+    found = np.empty(len(bits), dtype=np.int64)
+    found[order] = np.arange(len(bits)) // knobs.width_block
+    live = int((bits > 0).sum())
+    return np.where(bits > 0, found, -(-live // knobs.width_block))
 
 
 def mean_width(knobs: Knobs, setting: float) -> float:

@@ -9,11 +9,15 @@ are one ladder; its beginning is optimal for whatever it costs.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+# What is bought and what is not differ by so much of a share at least.
+_APART = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +123,31 @@ def widths_with_mean(found: Ladder, live: np.ndarray, mean: float) -> np.ndarray
     widths = np.where(live, found.lowest, 0).astype(np.int64)
     np.add.at(widths, channels[:taken], gains[:taken])
     return widths
+
+
+def shares_for(
+    table: KernelTable, widths: np.ndarray, near: np.ndarray, price: float
+) -> np.ndarray:
+    """``[C]`` shares with which the layer's channels buy just ``widths`` at one price.
+
+    A width that no channel ever buys, for it is above the convex hull, is rounded down.
+
+    Args:
+        widths: ``[C]``; 0 for pruned channels, whose shares stay.
+        near: ``[C]`` shares that they are to be nearest to.
+        price: logarithm of the nats per stored bit.
+    """
+    found, ladder = near.astype(np.float64), table.ladder
+    for channel in np.flatnonzero(widths):
+        own = ladder.channels == channel
+        after = ladder.lowest + np.cumsum(ladder.gains[own])
+        bought = int(np.searchsorted(after, widths[channel], side="right"))
+        worth = np.log(ladder.worth[own])
+        least = price - worth[bought - 1] if bought else -math.inf
+        most = price - worth[bought] if bought < len(worth) else math.inf
+        apart = min(_APART, (most - least) / 2)
+        found[channel] = min(max(near[channel], least + apart), most - apart)
+    return found
 
 
 def mean_width_at(found: Ladder, live: np.ndarray, worth: float) -> float:

@@ -25,6 +25,7 @@ from envs.distortion import kernel_tables
 from envs.guesses import Form, Points, description, guess, learn
 from envs.ladders import cheapening, ladders
 from envs.prior import Harm, measured_width, prior_settings, sensitivities
+from envs.slopes import measured_slopes, slope_images
 from envs.task import CompressionTask, LayerFacts
 from hw_models.checks import checked_cost
 from hw_models.errors import AjpqError
@@ -114,6 +115,11 @@ def build_task(
     if "bits" in knobs.names:
         tables = kernel_tables(problem, knobs, measured_width(knobs), table[:, 0])
         task = dataclasses.replace(task, tables=tables)
+        if not config.candidate.stages:
+            asked_slopes = functools.partial(measured_slopes, problem, knobs.weight_bits)
+            task = dataclasses.replace(
+                task, slopes=asked_slopes, slope_images=slope_images(problem)
+            )
     if hard and budget.bounds:
         cheapest = asked.price(task.policy(np.tile(knobs.tightest, (len(facts), 1))))
         if not budget.met(cheapest, config.budget_margin):

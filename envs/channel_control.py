@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,9 +54,10 @@ class ChannelControlEnv(gym.Env[np.ndarray, np.ndarray]):
 
     The layer controller has set how many kernels live and their mean width. The least important
     kernels, by the criterion that the layer controller's goals rank by too, have 0 bits; the
-    others share the mean. Left alone they buy bits where these save most error by the tables
-    (:mod:`envs.allocation`); an action makes a group's error count up to four times as much or a
-    quarter, about a bit more or less. So goals are met whatever the actions are.
+    others share the mean. Left alone they buy bits where these save most error by the tables and
+    the task's shares (:mod:`envs.allocation`); an action makes a group's error count up to four
+    times as much as there or a quarter, about a bit more or less. So goals are met whatever the
+    actions are.
 
     ## Action space
 
@@ -130,15 +132,17 @@ class ChannelControlEnv(gym.Env[np.ndarray, np.ndarray]):
         return self._observation(), {}
 
     def _begin(self) -> None:
+        self._start = self.task.shares or even_shares(self.task.tables)
         self._settings = self.goals(self.task)
         self._parts = parts(self.task, self._settings)
-        self._shares = list(even_shares(self.task.tables))
+        self._shares = [own.copy() for own in self._start]
         self._step = 0
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Decide one group; layers are judged by their tables, the last step by the network."""
         part = self._parts[self._step]
-        self._shares[part.layer][part.rows] = _REACH * float(np.asarray(action).reshape(-1)[0])
+        offset = _REACH * float(np.asarray(action).reshape(-1)[0])
+        self._shares[part.layer][part.rows] = self._start[part.layer][part.rows] + offset
         self._step += 1
         done = self._step == len(self._parts)
         value, info = 0.0, dict[str, Any]()
@@ -152,25 +156,26 @@ class ChannelControlEnv(gym.Env[np.ndarray, np.ndarray]):
         return self._observation(), value, done, False, info
 
     def _intrinsic(self, part: Part) -> float:
-        table = self.task.tables[part.layer]
-        own = weighted(table.ladder, self._shares[part.layer])
+        table, start = self.task.tables[part.layer], self._start[part.layer]
+        known = dataclasses.replace(table, errors=table.errors * np.exp(start)[:, None])
         chosen, least = (
-            error_of(table, widths_with_mean(way, part.live, part.mean))
-            for way in (own, table.ladder)
+            error_of(known, widths_with_mean(weighted(table.ladder, own), part.live, part.mean))
+            for own in (self._shares[part.layer], start)
         )
         share = 1 / len(self.task.layers)
         return -_INTRINSIC_SCALE * share * float(np.log(max(chosen, 1e-12) / max(least, 1e-12)))
 
     def _observation(self) -> np.ndarray:
         part = self._parts[min(self._step, len(self._parts) - 1)]
-        shares, table = self._shares[part.layer], self.task.tables[part.layer]
+        shares, start = self._shares[part.layer], self._start[part.layer]
+        table = self.task.tables[part.layer]
         facts = self.task.layers[part.layer]
         vector = np.concatenate(
             [
                 [part.layer / len(self.task.layers), part.group / GROUPS],
                 _importance(self.task.scores[facts.name], part.rows),
                 [part.mean / 8, part.live.mean()],
-                [left_for_others(table.ladder, shares, part) / 8],
+                [left_for_others(weighted(table.ladder, start), shares - start, part) / 8],
                 [facts.macs_share, facts.weights_share, facts.latency_share, *facts.sensitivity],
                 budget_bounds(self.task),
                 1 + np.log10(table.errors[part.rows].sum(0) + 1e-8) / 8,
@@ -206,7 +211,7 @@ def left_for_others(even: Ladder, shares: np.ndarray, part: Part) -> float:
     They buy whatever is worth as much as the last thing that all would buy without shares.
 
     Args:
-        even: the layer's ladder without shares.
+        even: the layer's ladder without these shares.
         shares: ``[C]``.
     """
     offered = part.live[even.channels]

@@ -16,6 +16,7 @@ from envs.actions import Knobs, decode
 from envs.allocation import KernelTable, Ladder, weighted
 from envs.budget import Budget, QuickCosts, project
 from envs.guesses import project_by_guess
+from envs.slopes import Slopes
 
 # How far an action of 1 moves a setting: from a guess, and from the border of the accuracy.
 _REACH, _REACH_AT_BORDER = 0.5, 0.1
@@ -72,6 +73,8 @@ class CompressionTask:
         harm: nats of divergence when the uncompressed network has only these layers changed.
         harm_images: how many images it takes to measure that once.
         spent_images: what measuring everything above has taken.
+        slopes: of a policy's network; None where candidates are trained or widths are fixed.
+        slope_images: what measuring them once costs, in images shown.
         tables: of each layer, what its channels lose and store at every width; empty where
             widths are fixed or real.
         shares: for each layer ``[C]`` how much more its channels matter than the tables say, see
@@ -103,6 +106,8 @@ class CompressionTask:
     harm: Callable[[Mapping[str, LayerPolicy]], float] = _harmless
     harm_images: int = 0
     spent_images: int = 0
+    slopes: Callable[[CompressionPolicy], Slopes] | None = None
+    slope_images: int = 0
     tables: tuple[KernelTable, ...] = ()
     shares: tuple[np.ndarray, ...] | None = None
     readers: tuple[int, ...] = ()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from agents.descent import downhill
 from agents.experience import Tried, best_of, settings_of
 from agents.front import Point, starts
 from agents.searchers.milp import Milp, planned
@@ -22,12 +23,15 @@ from agents.sensitivity import (
     measure_sensitivities,
     save_sensitivities,
 )
-from agents.trials import SearchOver
+from agents.trials import SearchOver, Trials
 from agents.warm_start import prior_pruned, table_settings
 from ajpq.evaluate import Metrics
 from ajpq.policy import CompressionPolicy
 from envs.layer_control import sharing
 from envs.task import CompressionTask
+
+# Downhill at once; there will be other rounds.
+_MOST_STEPS = 3
 
 
 def continue_from(
@@ -36,7 +40,7 @@ def continue_from(
     """Ask for what an earlier front suggests for each budget."""
     for task in tasks:
         for start in starts(points, task):
-            _ask(start, tried, start.projected(start.prior))
+            _ask(start, start.projected(start.prior), tried)
 
 
 def warm_start(
@@ -45,9 +49,9 @@ def warm_start(
     """Ask for what the tables say, under every budget."""
     for task in tasks:
         for pruning in prunings:
-            _ask(task, tried, table_settings(task, prior_pruned(task, pruning)))
+            _ask(task, table_settings(task, prior_pruned(task, pruning)), tried)
         if task.budget.max_drop is not None:
-            _ask(task, tried, task.prior)
+            _ask(task, task.prior, tried)
 
 
 def polish(tasks: Sequence[CompressionTask], tried: list[Tried]) -> None:
@@ -63,10 +67,38 @@ def polish(tasks: Sequence[CompressionTask], tried: list[Tried]) -> None:
             asked.append((own, table_settings(own, best.settings)))
     if any(own.policy(settings).hash not in known for own, settings in asked):
         for own, settings in asked:
-            _ask(own, tried, settings)
+            _ask(own, settings, tried)
 
 
-def _ask(task: CompressionTask, tried: list[Tried], settings: np.ndarray) -> None:
+def descend(
+    trials: Trials,
+    tasks: Sequence[CompressionTask],
+    tried: list[Tried],
+    cautions: Sequence[float],
+    left: set[tuple[str, str]],
+) -> None:
+    """Go downhill from every budget's best candidate while that finds a better one.
+
+    Does nothing for tasks without slopes.
+
+    Args:
+        cautions: see :func:`agents.descent.downhill`; each asks for one candidate in every step.
+        left: candidates, and budgets, that the way has led down from before, and now: the same
+            slopes would lead to the same again.
+    """
+    for task in tasks if cautions else ():
+        for _ in range(_MOST_STEPS if task.slopes is not None else 0):
+            best = best_of(tried, task)
+            if best is None or (best.hash, repr(task.budget.bounds)) in left:
+                break
+            left.add((best.hash, repr(task.budget.bounds)))
+            policy = task.with_shares(best.shares).policy(best.settings)
+            slopes = trials.slopes(task, policy)
+            for caution in cautions:
+                _ask(*downhill(task, best, slopes, caution), tried)
+
+
+def _ask(task: CompressionTask, settings: np.ndarray, tried: list[Tried]) -> None:
     policy = task.policy(settings)
     metrics = task.assess(policy)
     tried.append(Tried(settings, task.shares or (), metrics, policy.hash))

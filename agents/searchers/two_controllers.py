@@ -28,6 +28,7 @@ from agents.front import Point, load_front, save_front
 from agents.neighbourhood import centred, shorter, unknown
 from agents.searchers.opening import (
     continue_from,
+    descend,
     integer_program,
     known_sensitivities,
     polish,
@@ -44,6 +45,7 @@ from envs.layer_control import LayerControlEnv, sharing
 from envs.task import CompressionTask
 
 Reach = Annotated[float, Field(gt=0, le=1)]
+Caution = Annotated[float, Field(ge=0)]
 
 
 class TwoControllers(Hyperparameters):
@@ -62,6 +64,8 @@ class TwoControllers(Hyperparameters):
         between: budgets between each and the next that are served last, so that the front has no
             gaps, with
         between_share: of all trials.
+        descents: cautions with which candidates go downhill from every budget's best one before
+            each round; none of them and no slopes are measured.
         sees_sensitivities: do the agents observe how much layers mind narrow weights and pruning?
         agent: hyperparameters of both agents.
     """
@@ -73,18 +77,24 @@ class TwoControllers(Hyperparameters):
     reach: tuple[Reach, Reach] = (0.4, 0.1)
     mix: tuple[float, float] = (0.3, 0.9)
     between: int = Field(default=3, ge=0)
-    between_share: float = Field(default=0.15, gt=0, lt=1)
+    between_share: float = Field(default=0.2, gt=0, lt=1)
+    descents: tuple[Caution, ...] = (1.0, 2.0)
     sees_sensitivities: bool = True
     agent: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclasses.dataclass(eq=False)
 class _Search:
-    """What changes while the controllers take turns: candidates, and each budget's best."""
+    """What changes while the controllers take turns: candidates, and each budget's best.
+
+    Attributes:
+        left: from which candidates, for which budgets, the way has led downhill.
+    """
 
     tasks: list[CompressionTask]
     tried: list[Tried]
     rng: np.random.Generator
+    left: set[tuple[str, str]] = dataclasses.field(default_factory=set)
 
     def centres(self, reach: float) -> list[CompressionTask]:
         """Every budget's task around its best candidate."""
@@ -93,7 +103,8 @@ class _Search:
     def keep(self, info: dict[str, Any]) -> None:
         """Remember the candidate of an episode."""
         policy, metrics = info["policy"], info["metrics"]
-        self.tried.append(Tried(info["actions"], info["shares"], metrics, policy.hash))
+        found = Tried(info["actions"], info["shares"], metrics, policy.hash, learned=True)
+        self.tried.append(found)
 
     def new(self, task: CompressionTask, goals: np.ndarray) -> np.ndarray:
         """``goals`` on the budget, or where their policy is known those of one that is not."""
@@ -116,7 +127,6 @@ def two_controllers(setup: Setup) -> None:
     search = _Search(tasks, [], np.random.default_rng(setup.seed))
     with contextlib.suppress(SearchOver):
         _open(asked, settings, search)
-    warm = len(search.tried)
     agents = _agents(asked, settings, search)
     if setup.origin is not None:
         for name, agent in agents.items():
@@ -129,12 +139,12 @@ def two_controllers(setup: Setup) -> None:
         search.tasks = _asking(setup, settings, others)
         with contextlib.suppress(SearchOver):
             _open_between(dataclasses.replace(setup, tasks=tuple(others)), settings, search)
-            continue_from(search.tasks, search.tried, _points(tasks, search.tried, warm))
+            continue_from(search.tasks, search.tried, _points(tasks, search.tried))
             _take_turns(setup, settings, search, agents)
     for name, agent in agents.items():
         save_agent(agent, _agent_config(setup.config, settings), setup.folder / "agent" / name)
     served = sorted([*setup.tasks, *others], key=lambda task: sum(task.budget.bounds.values()))
-    save_front(setup.folder / "agent", _points(served, search.tried, warm))
+    save_front(setup.folder / "agent", _points(served, search.tried))
 
 
 def _between(tasks: Sequence[CompressionTask], count: int) -> list[CompressionTask]:
@@ -220,6 +230,7 @@ def _take_turns(
     while not setup.trials.over:
         if settings.pruning:
             polish(search.tasks, search.tried)
+        descend(setup.trials, search.tasks, search.tried, settings.descents, search.left)
         centres = search.centres(_now(settings.reach, setup.trials))
         agents["layer"].set_env(LayerControlEnv(shorter(centres), settle=search.new))
         remember(agents["layer"], centres, search.tried)
@@ -251,20 +262,35 @@ def _round(setup: Setup, agent: OffPolicyAlgorithm, search: _Search, episodes: i
     )
 
 
-def _points(tasks: Sequence[CompressionTask], tried: Sequence[Tried], warm: int) -> list[Point]:
-    """Each budget's best candidate, and what learning added to the first ``warm``."""
+def _points(tasks: Sequence[CompressionTask], tried: Sequence[Tried]) -> list[Point]:
+    """Each budget's best candidate, and what controllers added to it."""
     points = []
     for task in tasks:
-        before, after = best_of(tried[:warm], task), best_of(tried, task)
+        after = best_of(tried, task)
         if after is not None:
+            reward, learned = task.score(after.metrics), learned_reward(task, tried)
             points.append(
                 Point(
                     bounds=dict(task.budget.bounds),
                     settings=after.settings.tolist(),
                     shares=[own.tolist() for own in after.shares],
                     top1_val=after.metrics.top1_val,
-                    reward=task.score(after.metrics),
-                    reward_warm=None if before is None else task.score(before.metrics),
+                    reward=reward,
+                    reward_warm=None if learned is None else reward - learned,
                 )
             )
     return points
+
+
+def learned_reward(task: CompressionTask, tried: Sequence[Tried]) -> float | None:
+    """What controllers' candidates added to the best reward so far; None if the first was one."""
+    best, learned = None, 0.0
+    for one in tried:
+        if task.budget.met(one.metrics):
+            reward = task.score(one.metrics)
+            if best is None and one.learned:
+                return None
+            if best is not None and one.learned:
+                learned += max(reward - best, 0.0)
+            best = reward if best is None else max(best, reward)
+    return learned

@@ -58,6 +58,7 @@ def test_every_ablation_changes_one_thing():
     differences = {
         "without_hierarchy": {"channel_rounds": 0},
         "without_sensitivities": {"sees_sensitivities": False},
+        "without_slopes": {"descents": []},
         "from_nothing": {"pruning": [], "floor": 0},
         "without_between": {"between": 0},
     }

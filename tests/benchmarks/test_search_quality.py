@@ -88,5 +88,5 @@ def test_ours_has_to_beat_those_who_were_asked_for_more_budgets_too():
     assert milp.agent == "milp, asked for 3 budgets"
     assert [spread.median for spread in milp.best_top1] == [88.5, 89.5]
     bars = search_quality.bars_of("bismo", [*standings(found), milp], [[1.0, 1.0]])
-    assert [bar["holds"] for bar in bars.values()] == [False, False, True]
-    assert list(bars.values())[1]["value"] == pytest.approx(-0.5)
+    assert [bar["holds"] for bar in bars.values()] == [True, False, False, True]
+    assert list(bars.values())[2]["value"] == pytest.approx(-0.5)

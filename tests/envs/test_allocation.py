@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.allocation import KernelTable, error_of, even_shares, weighted, widths_with_mean
+from envs.allocation import (
+    KernelTable,
+    error_of,
+    even_shares,
+    shares_for,
+    weighted,
+    widths_with_mean,
+)
 
 WIDTHS = np.array([2, 3, 4])
 
@@ -78,3 +85,36 @@ def test_useless_widths_are_never_bought():
     found = KernelTable(WIDTHS, errors, stored).ladder
     assert found.gains.tolist() == [2]
     assert even_shares([KernelTable(WIDTHS, errors, stored)])[0].tolist() == [0.0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    widths=st.lists(st.sampled_from([0, 2, 3, 4]), min_size=4, max_size=4).filter(any),
+    price=st.floats(-8, 2),
+)
+def test_shares_for_widths_buy_just_these(seed, widths, price):
+    table, widths = table_of(seed), np.array(widths)
+    live, near = widths > 0, np.random.default_rng(seed).normal(size=4)
+    shares = shares_for(table, widths, near, price)
+    ladder = weighted(table.ladder, shares)
+    assert (widths_with_mean(ladder, live, widths[live].mean()) == widths).all()
+    # At that price, as a whole network pays it, and not only by their order.
+    for channel in np.flatnonzero(live):
+        own = (ladder.channels == channel) & (ladder.worth >= np.exp(price))
+        assert 2 + ladder.gains[own].sum() == widths[channel]
+    assert (shares[~live] == near[~live]).all()
+    again = shares_for(table, widths, shares, price)
+    assert again == pytest.approx(shares)
+
+
+def test_shares_that_buy_the_widths_already_stay():
+    table = table_of(5)
+    near = np.array([0.3, -0.2, 0.0, 0.1])
+    price = float(np.log(np.median(table.ladder.worth)))
+    ladder = weighted(table.ladder, near)
+    margin = np.abs(np.log(ladder.worth) - price).min()
+    assert margin > 2e-3
+    bought = ladder.worth >= np.exp(price)
+    widths = 2 + np.array([ladder.gains[bought & (ladder.channels == c)].sum() for c in range(4)])
+    assert shares_for(table, widths, near, price).tolist() == near.tolist()

@@ -109,6 +109,16 @@ def test_to_share_evenly_costs_nothing_and_all_else_does(task):
     assert sum(float(value[0]) for value in random[2::2]) < 0.0
 
 
+def test_left_alone_the_lower_controller_keeps_the_shares_of_its_task(task):
+    rng = np.random.default_rng(0)
+    own = task.with_shares([rng.normal(size=len(table.errors)) for table in task.tables])
+    even, info = rollout(ChannelControlEnv([own], mix=0.0), 0, action=np.zeros(1))
+    assert all(np.array_equal(a, b) for a, b in zip(info["shares"], own.shares, strict=True))
+    assert sum(float(value[0]) for value in even[2::2]) == 0.0
+    random, _ = rollout(ChannelControlEnv([own], mix=0.0), 0)
+    assert sum(float(value[0]) for value in random[2::2]) < 0.0
+
+
 def test_what_is_left_shrinks_when_the_first_want_more(task):
     own = task.with_shares(even_shares(task.tables))
     second = next(part for part in parts(own, own.projected(own.prior)) if part.group == 1)
