@@ -57,7 +57,7 @@ TARGETS: dict[str, dict[str, float | None]] = {
 }
 BUDGET_RANGE = 1.5
 # Asked for the budgets between as well, how many from one to the next.
-ASKED_AGAIN, BETWEEN = ("milp", "greedy", "td3", "ddpg"), 3
+ASKED_AGAIN, BETWEEN = ("milp", "td3"), 3
 SEEDS = (0, 1, 2)
 CANDIDATES = 300
 # Of the reward, for all searchers. Nothing is trained here, and among candidates within one budget

@@ -118,7 +118,7 @@ class SearchSettings(ProblemConfig):
     episodes: int = Field(default=60, ge=1)
     images: int | None = Field(default=None, ge=1)
     time_budget_s: float | None = Field(default=None, gt=0)
-    agent: str = "td3"
+    agent: str = "ajpq"
     agent_from: str | None = None
     fixed_bits: int | None = Field(default=None, ge=2, le=8)
     max_sparsity: float = Field(default=0.75, ge=0, lt=1)
