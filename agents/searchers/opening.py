@@ -30,7 +30,7 @@ from ajpq.policy import CompressionPolicy
 from envs.layer_control import sharing
 from envs.task import CompressionTask
 
-# Downhill at once; there will be other rounds.
+# After three steps downhill the next one finds little.
 _MOST_STEPS = 3
 
 
@@ -71,27 +71,20 @@ def polish(tasks: Sequence[CompressionTask], tried: list[Tried]) -> None:
 
 
 def descend(
-    trials: Trials,
-    tasks: Sequence[CompressionTask],
-    tried: list[Tried],
-    cautions: Sequence[float],
-    left: set[tuple[str, str]],
+    trials: Trials, tasks: Sequence[CompressionTask], tried: list[Tried], cautions: Sequence[float]
 ) -> None:
-    """Go downhill from every budget's best candidate while that finds a better one.
+    """Go downhill from every budget's best candidate, one step each in turn, while that helps.
 
     Does nothing for tasks without slopes.
 
     Args:
         cautions: see :func:`agents.descent.downhill`; each asks for one candidate in every step.
-        left: candidates, and budgets, that the way has led down from before, and now: the same
-            slopes would lead to the same again.
     """
-    for task in tasks if cautions else ():
-        for _ in range(_MOST_STEPS if task.slopes is not None else 0):
-            best = best_of(tried, task)
-            if best is None or (best.hash, repr(task.budget.bounds)) in left:
-                break
-            left.add((best.hash, repr(task.budget.bounds)))
+    left = set[tuple[int, str]]()  # from where the same slopes would lead to the same again
+    for number, task in [*enumerate(tasks)] * _MOST_STEPS if cautions else ():
+        best = best_of(tried, task)
+        if best is not None and task.slopes is not None and (number, best.hash) not in left:
+            left.add((number, best.hash))
             policy = task.with_shares(best.shares).policy(best.settings)
             slopes = trials.slopes(task, policy)
             for caution in cautions:

@@ -5,8 +5,10 @@ at what has been best so far: the layer controller sets goals whose kernels shar
 best candidate of the budget; the channel controller shares out the goals of that candidate. After
 every round each budget's best candidate becomes the centre that offsets count from, and all
 candidates so far become experience under every budget that they use (:mod:`agents.experience`).
-Last come budgets between those that were asked for: they begin with a solution of the integer
-program and with what lies between their neighbours' best, and what was learned serves them too.
+When the controllers are done, every budget's best candidate goes downhill along its own slopes
+(:mod:`agents.descent`). Last come budgets between those that were asked for: they begin with a
+solution of the integer program and with what lies between their neighbours' best, go downhill too,
+and what was learned serves them as well.
 """
 
 from __future__ import annotations
@@ -64,8 +66,9 @@ class TwoControllers(Hyperparameters):
         between: budgets between each and the next that are served last, so that the front has no
             gaps, with
         between_share: of all trials.
-        descents: cautions with which candidates go downhill from every budget's best one before
-            each round; none of them and no slopes are measured.
+        descents: cautions with which candidates go downhill from every budget's best one when
+            controllers have taken their turns; without any no slopes are measured.
+        descent_share: of all trials.
         sees_sensitivities: do the agents observe how much layers mind narrow weights and pruning?
         agent: hyperparameters of both agents.
     """
@@ -77,24 +80,20 @@ class TwoControllers(Hyperparameters):
     reach: tuple[Reach, Reach] = (0.4, 0.1)
     mix: tuple[float, float] = (0.3, 0.9)
     between: int = Field(default=3, ge=0)
-    between_share: float = Field(default=0.2, gt=0, lt=1)
+    between_share: float = Field(default=0.2, gt=0, lt=0.5)
     descents: tuple[Caution, ...] = (1.0, 2.0)
+    descent_share: float = Field(default=0.15, gt=0, lt=0.5)
     sees_sensitivities: bool = True
     agent: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclasses.dataclass(eq=False)
 class _Search:
-    """What changes while the controllers take turns: candidates, and each budget's best.
-
-    Attributes:
-        left: from which candidates, for which budgets, the way has led downhill.
-    """
+    """What changes while the controllers take turns: candidates, and each budget's best."""
 
     tasks: list[CompressionTask]
     tried: list[Tried]
     rng: np.random.Generator
-    left: set[tuple[str, str]] = dataclasses.field(default_factory=set)
 
     def centres(self, reach: float) -> list[CompressionTask]:
         """Every budget's task around its best candidate."""
@@ -122,25 +121,34 @@ def two_controllers(setup: Setup) -> None:
     settings = hyperparameters(setup, TwoControllers)
     shutil.rmtree(setup.folder / "tensorboard", ignore_errors=True)
     others = _between(setup.tasks, settings.between)
-    asked = _without(setup, settings.between_share) if others else setup
-    tasks = _asking(asked, settings, setup.tasks)
-    search = _Search(tasks, [], np.random.default_rng(setup.seed))
+    last = settings.descent_share if settings.descents and setup.tasks[0].slopes else 0.0
+    kept = last + (settings.between_share if others else 0.0)
+    rounds = _part(setup, 1 - kept)
+    search = _Search(_asking(rounds, settings), [], np.random.default_rng(setup.seed))
     with contextlib.suppress(SearchOver):
-        _open(asked, settings, search)
-    agents = _agents(asked, settings, search)
+        _open(rounds, settings, search)
+    agents = _agents(rounds, settings, search)
     if setup.origin is not None:
         for name, agent in agents.items():
             load_agent(agent, setup.origin / name)
     with contextlib.suppress(SearchOver):
         if setup.origin is not None:
             _act(search, agents["layer"], settings.reach[-1])
-        _take_turns(asked, settings, search, agents)
-    if others:
-        search.tasks = _asking(setup, settings, others)
+        _take_turns(rounds, settings, search, agents)
+    if last:
+        downhill = _part(setup, last / kept)
+        search.tasks = _asking(downhill, settings)
         with contextlib.suppress(SearchOver):
-            _open_between(dataclasses.replace(setup, tasks=tuple(others)), settings, search)
-            continue_from(search.tasks, search.tried, _points(tasks, search.tried))
-            _take_turns(setup, settings, search, agents)
+            descend(downhill.trials, search.tasks, search.tried, settings.descents)
+    front = _points(setup.tasks, search.tried)
+    whole = dataclasses.replace(setup, tasks=(*others,) or setup.tasks)
+    search.tasks = _asking(whole, settings)
+    with contextlib.suppress(SearchOver):
+        if others:
+            _open_between(whole, settings, search)
+            continue_from(search.tasks, search.tried, front)
+            descend(whole.trials, search.tasks, search.tried, settings.descents)
+        _take_turns(whole, settings, search, agents)
     for name, agent in agents.items():
         save_agent(agent, _agent_config(setup.config, settings), setup.folder / "agent" / name)
     served = sorted([*setup.tasks, *others], key=lambda task: sum(task.budget.bounds.values()))
@@ -152,16 +160,14 @@ def _between(tasks: Sequence[CompressionTask], count: int) -> list[CompressionTa
     return [dataclasses.replace(tasks[0], budget=budget) for budget in budgets]
 
 
-def _without(setup: Setup, share: float) -> Setup:
-    """``setup`` with all but ``share`` of its trials."""
-    return dataclasses.replace(setup, trials=setup.trials.part(1 - share))
+def _part(setup: Setup, share: float) -> Setup:
+    """``setup`` with ``share`` of the trials that are left."""
+    return dataclasses.replace(setup, trials=setup.trials.part(share))
 
 
-def _asking(
-    setup: Setup, settings: TwoControllers, tasks: Sequence[CompressionTask]
-) -> list[CompressionTask]:
-    """``tasks`` as the controllers see them, that ask through the setup's trials."""
-    found = [sharing(asking_through(setup.trials, task)) for task in tasks]
+def _asking(setup: Setup, settings: TwoControllers) -> list[CompressionTask]:
+    """The setup's tasks as the controllers see them, that ask through its trials."""
+    found = [sharing(asking_through(setup.trials, task)) for task in setup.tasks]
     return found if settings.sees_sensitivities else [blinded(task) for task in found]
 
 
@@ -230,7 +236,6 @@ def _take_turns(
     while not setup.trials.over:
         if settings.pruning:
             polish(search.tasks, search.tried)
-        descend(setup.trials, search.tasks, search.tried, settings.descents, search.left)
         centres = search.centres(_now(settings.reach, setup.trials))
         agents["layer"].set_env(LayerControlEnv(shorter(centres), settle=search.new))
         remember(agents["layer"], centres, search.tried)

@@ -101,15 +101,13 @@ def test_true_slopes_lead_to_better_candidates_again_and_again():
 
     asking = dataclasses.replace(task, slopes=slopes, slope_images=30)
     trials = Trials(judge=lambda task, policy: task.assess(policy), cost=lambda metrics: 100)
-    tried, left = [one], set()
+    tried = [one]
     rewards = [task.score(one.metrics)]
     for _ in range(4):
-        descend(trials, [asking], tried, (1.0,), left)
+        descend(trials, [asking], tried, (1.0,))
         rewards.append(max(task.score(own.metrics) for own in tried))
-    assert trials.images == 30 * len(left)
-    paid = trials.images
-    descend(trials, [asking], tried, (1.0,), left)  # where none helps it is not tried again
-    assert trials.images == paid
+    assert trials.images % 30 == 0
+    assert 4 <= trials.images / 30 <= 12  # up to three steps at once, one where it does not help
     assert rewards[1] > rewards[0]
     assert rewards[-1] >= rewards[1]
     assert rewards[-1] > 0.6 * rewards[0]  # rewards are below zero
