@@ -2,12 +2,14 @@
 
 Of each channel the present width and its two neighbours are looked at. What a step brings is its
 slope, as far as that is sure; what it risks is the error of both widths by the tables, for to
-second order the difference of two roundings costs what both do. Steps are taken as at one price of
-a stored bit, which is bisected until everything fits the budget.
+second order the difference of two roundings costs what both do. Channels whose widths a target
+takes in blocks move together. Steps are taken as at one price of a stored bit, which is bisected
+until everything fits the budget.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +40,7 @@ def downhill(
     """
     policy = task.with_shares(best.shares).policy(best.settings)
     steps = [
-        _steps(task, index, layer.bits, shrunk(slopes.nats[index], slopes.errors[index], caution))
+        _steps(task, index, layer.bits, slopes, caution)
         for index, layer in enumerate(policy.layers.values())
     ]
     fits = _fits(task, policy)
@@ -57,7 +59,8 @@ def downhill(
     settings, column = best.settings.copy(), task.knobs.names.index("bits")
     low, high = task.knobs.weight_bits[0], task.knobs.weight_bits[-1]
     settings[:, column] = [(own[own > 0].mean() - low) / (high - low) for own in widths]
-    return moved, settled(moved, settings)
+    met = _fits(task, policy)(moved.policy(settings))
+    return moved, settings if met else settled(moved, settings)
 
 
 def shrunk(nats: np.ndarray, errors: np.ndarray, caution: float) -> np.ndarray:
@@ -87,19 +90,24 @@ class _Steps:
         return np.take_along_axis(self.bits, chosen[self.blocks][:, None], 1)[:, 0]
 
 
-def _steps(task: CompressionTask, index: int, bits: np.ndarray, nats: np.ndarray) -> _Steps:
-    """Of one layer; ``nats [C, 2]``."""
+def _steps(
+    task: CompressionTask, index: int, bits: np.ndarray, slopes: Slopes, caution: float
+) -> _Steps:
+    """Of one layer, whose channels have ``bits [C]``."""
     table, scores = task.tables[index], task.scores[task.layers[index].name]
     narrower, wider = neighbours(bits, table.widths)
     after = np.stack([narrower, bits, wider], axis=1)
     errors, stored = (_at_widths(own, table.widths, after) for own in (table.errors, table.stored))
     risk = np.where(after == bits[:, None], 0.0, errors + errors[:, 1:2])
-    slope = np.stack([nats[:, 0], np.zeros(len(bits)), nats[:, 1]], axis=1)
+    risk[~_at_widths(table.bought, table.widths, after).astype(bool) & (after > 0)] = np.inf
+    risk[:, 1] = 0.0
     blocks = width_blocks(bits, scores, task.knobs)
-    added = np.zeros((2, blocks.max() + 1, 3))
-    np.add.at(added[0], blocks, slope + risk)
-    np.add.at(added[1], blocks, stored - stored[:, 1:2])
-    return _Steps(after, blocks, added[0], added[1])
+    nats, variance, dared, added = np.zeros((4, blocks.max() + 1, 3))
+    np.add.at(nats[:, ::2], blocks, slopes.nats[index])
+    np.add.at(variance[:, ::2], blocks, np.square(slopes.errors[index]))
+    np.add.at(dared, blocks, risk)
+    np.add.at(added, blocks, stored - stored[:, 1:2])
+    return _Steps(after, blocks, shrunk(nats, np.sqrt(variance), caution) + dared, added)
 
 
 def _at_widths(table: np.ndarray, widths: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -117,8 +125,12 @@ def _with_widths(policy: CompressionPolicy, widths: Sequence[np.ndarray]) -> Com
 
 
 def _fits(task: CompressionTask, now: CompressionPolicy) -> Callable[[CompressionPolicy], bool]:
-    """Does a policy keep the bounds on bytes; without bounds, those that it has ``now``?"""
-    if task.budget.bounds:
-        return storage_fits(task)
-    most = task.packed_bytes(now)
-    return lambda policy: task.packed_bytes(policy) <= most
+    """Does a policy keep all bounds, and where a lower cost is the aim the bytes it has ``now``?"""
+    most = task.packed_bytes(now) if task.budget.max_drop is not None else math.inf
+    most = most if task.budget.bounds else task.packed_bytes(now)
+
+    def fits(policy: CompressionPolicy) -> bool:
+        small = task.packed_bytes(policy) <= most and storage_fits(task)(policy)
+        return small and task.budget.met(task.price(policy), task.margin)
+
+    return fits

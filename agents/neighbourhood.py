@@ -69,15 +69,18 @@ def shorter(centres: Sequence[CompressionTask]) -> list[CompressionTask]:
 
 def unknown(
     task: CompressionTask, goals: np.ndarray, known: Set[str], rng: np.random.Generator
-) -> np.ndarray:
+) -> tuple[np.ndarray, bool]:
     """``goals [L, K]`` on the budget, or if their policy is known a neighbour's that is not.
 
     Steps grow from one try to the next; if all fail, what was asked for is asked again.
+
+    Returns:
+        Settings, and whether they are those of ``goals``.
     """
     asked = moved = settled(task, goals)
     for width in _STEPS:
         if task.policy(moved).hash not in known:
-            return moved
+            return moved, moved is asked
         near = goals + rng.normal(0.0, width, goals.shape)
         moved = settled(task, np.clip(near, 0.0, 1.0))
-    return asked
+    return asked, True

@@ -2,8 +2,9 @@
 
 ResNet-20 of zoo/base on edge-npu, budgets and cost as in :mod:`benchmarks.search_quality`.
 The whole searcher beside itself without a channel controller, with agents that do not observe
-sensitivities, without a warm start, without budgets between, and without the budget as a goal: one
-search for each budget, at a third of the cost. No fine-tuning, no test images.
+sensitivities, without slopes, without a warm start (and slopes), without budgets between, and
+without the budget as a goal: one search for each budget, at a third of the cost. No fine-tuning, no
+test images.
 
     make bench NAME=ablations
     python -m benchmarks.ablations --data imagefolder:DIR

@@ -62,6 +62,7 @@ SEARCHERS = (OURS, "ddpg", "random")
 ALONE: dict[str, Any] = {
     "pruning": [],
     "floor": 0,
+    "descents": (),
     "channel_rounds": 0,
     "reach": (0.6, 0.6),
 }

@@ -47,6 +47,7 @@ def episodes(checkpoint: Path, data: str, count: int) -> list[dict[str, Any]]:
             "seed": int(about["seed"]),
             "checkpoint": str(checkpoint),
             "data": data,
+            "agent": "td3",  # one agent, every layer a step: nothing but learning and asking
             "episodes": count,
         },
     )

@@ -35,6 +35,14 @@ class KernelTable:
     stored: np.ndarray
 
     @cached_property
+    def bought(self) -> np.ndarray:
+        """``[C, W]`` bool: is the width on the channel's hull, so that some price buys it?"""
+        found = np.zeros(self.errors.shape, dtype=bool)
+        for channel, pair in enumerate(zip(self.stored, self.errors, strict=True)):
+            found[channel, _hull(*pair)] = True
+        return found
+
+    @cached_property
     def ladder(self) -> Ladder:
         """Who buys the layer's bits, the table taken at its word."""
         return _ladder(self)
@@ -130,10 +138,9 @@ def shares_for(
 ) -> np.ndarray:
     """``[C]`` shares with which the layer's channels buy just ``widths`` at one price.
 
-    A width that no channel ever buys, for it is above the convex hull, is rounded down.
-
     Args:
-        widths: ``[C]``; 0 for pruned channels, whose shares stay.
+        widths: ``[C]``, each one that is :attr:`KernelTable.bought`; 0 for pruned channels, whose
+            shares stay.
         near: ``[C]`` shares that they are to be nearest to.
         price: logarithm of the nats per stored bit.
     """

@@ -80,9 +80,9 @@ class ChannelControlEnv(gym.Env[np.ndarray, np.ndarray]):
     ## Reward
 
     At the end of a layer the intrinsic one: minus the logarithm of its error over the least that
-    the tables know for its goal, times ``1 - mix``. At the end of the episode the extrinsic one of
-    the whole network, times ``mix``. As in AutoQ (arXiv 1902.05690), which raises the mix from 0.1
-    to 0.8.
+    tables and the task's shares know for its goal, times ``1 - mix``. At the end of the episode the
+    extrinsic one of the whole network, times ``mix``. As in AutoQ (arXiv 1902.05690), which raises
+    the mix from 0.1 to 0.8.
 
     ## Episode end
 

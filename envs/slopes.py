@@ -25,8 +25,8 @@ from ajpq.simulation.grids import edge_grids
 
 # Training images of one measurement, in batches whose spread tells how sure it is.
 _IMAGES, _BATCH, _FEWEST_BATCHES = 1024, 64, 4
-# What a backward pass costs, in images shown.
-_TRAINED = 3
+# What an image costs: trained on as a candidate's would be, and shown to the uncompressed network.
+_EACH = 3 + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +44,9 @@ class Slopes:
 
 
 def slope_images(problem: Problem) -> int:
-    """Images that :func:`measured_slopes` costs."""
+    """What :func:`measured_slopes` costs, in images shown."""
     size, count = _batches(problem)
-    return _TRAINED * size * count
+    return _EACH * size * count
 
 
 def _batches(problem: Problem) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from agents.trials import SearchOver, Trials
 from agents.warm_start import prior_pruned, table_settings
 from ajpq.evaluate import Metrics
 from ajpq.policy import CompressionPolicy
+from envs.episodes import settled
 from envs.layer_control import sharing
 from envs.task import CompressionTask
 
@@ -85,7 +86,12 @@ def descend(
         best = best_of(tried, task)
         if best is not None and task.slopes is not None and (number, best.hash) not in left:
             left.add((number, best.hash))
-            policy = task.with_shares(best.shares).policy(best.settings)
+            own = task.with_shares(best.shares)
+            policy = own.policy(best.settings)
+            if policy.hash != best.hash:  # settings stand for a solution of the program nearly
+                _ask(own, settled(own, best.settings), tried)
+                best = tried[-1]
+                policy = own.policy(best.settings)
             slopes = trials.slopes(task, policy)
             for caution in cautions:
                 _ask(*downhill(task, best, slopes, caution), tried)

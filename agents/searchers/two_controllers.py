@@ -56,8 +56,8 @@ class TwoControllers(Hyperparameters):
     Attributes:
         layer_rounds, channel_rounds: episodes per budget before the other controller's turn;
             without channel rounds there is no hierarchy.
-        pruning: strengths of the prior's sparsity that the warm start tries; with none of them no
-            tables are asked, later neither.
+        pruning: strengths of the prior's sparsity that the warm start tries; with none of them
+            tables propose nothing, later neither.
         floor: solutions of the integer program for each budget that the search starts from too,
             and below which it never ends; 0 for none, and none of its sensitivities.
         reach: how far an action of 1 moves a goal from its centre, first and last round: wide at
@@ -89,11 +89,16 @@ class TwoControllers(Hyperparameters):
 
 @dataclasses.dataclass(eq=False)
 class _Search:
-    """What changes while the controllers take turns: candidates, and each budget's best."""
+    """What changes while the controllers take turns: candidates, and each budget's best.
+
+    Attributes:
+        proposed: is the candidate to come a controller's proposal, and not a neighbour of one?
+    """
 
     tasks: list[CompressionTask]
     tried: list[Tried]
     rng: np.random.Generator
+    proposed: bool = True
 
     def centres(self, reach: float) -> list[CompressionTask]:
         """Every budget's task around its best candidate."""
@@ -102,12 +107,15 @@ class _Search:
     def keep(self, info: dict[str, Any]) -> None:
         """Remember the candidate of an episode."""
         policy, metrics = info["policy"], info["metrics"]
-        found = Tried(info["actions"], info["shares"], metrics, policy.hash, learned=True)
+        found = Tried(info["actions"], info["shares"], metrics, policy.hash, self.proposed)
         self.tried.append(found)
+        self.proposed = True
 
     def new(self, task: CompressionTask, goals: np.ndarray) -> np.ndarray:
         """``goals`` on the budget, or where their policy is known those of one that is not."""
-        return unknown(task, goals, {one.hash for one in self.tried}, self.rng)
+        known = {one.hash for one in self.tried}
+        settings, self.proposed = unknown(task, goals, known, self.rng)
+        return settings
 
 
 def blinded(task: CompressionTask) -> CompressionTask:

@@ -274,10 +274,12 @@ def test_the_layer_controller_does_not_ask_the_same_again_while_there_is_somethi
 def test_a_neighbour_of_a_known_policy_is_near_and_new():
     task, rng = sharing(joint_toy(0.5)), np.random.default_rng(0)
     goals = np.full((len(task.layers), len(task.knobs.names)), 0.4)
-    asked = unknown(task, goals, set(), rng)
+    asked, own = unknown(task, goals, set(), rng)
+    assert own
     assert np.array_equal(asked, task.projected(goals))
     known = {task.policy(asked).hash}
-    moved = unknown(task, goals, known, rng)
+    moved, own = unknown(task, goals, known, rng)
+    assert not own
     assert task.policy(moved).hash not in known
     assert task.budget.met(task.price(task.policy(moved)))
     assert np.abs(moved - asked).max() < 0.5

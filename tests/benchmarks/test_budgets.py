@@ -34,7 +34,7 @@ def test_the_worst_budget_counts(decoded, holds):
 
 def test_the_searcher_from_nothing_has_no_warm_start_and_no_other_difference():
     cold, warm = (load_agent_config(spec) for spec in (str(transfer.COLD), "ajpq"))
-    own = {"pruning": [], "floor": 0}
+    own = {"pruning": [], "floor": 0, "descents": []}
     assert cold.hyperparameters == warm.hyperparameters | own
     assert (cold.algorithm, cold.noise) == (warm.algorithm, warm.noise)
 
@@ -59,7 +59,7 @@ def test_every_ablation_changes_one_thing():
         "without_hierarchy": {"channel_rounds": 0},
         "without_sensitivities": {"sees_sensitivities": False},
         "without_slopes": {"descents": []},
-        "from_nothing": {"pruning": [], "floor": 0},
+        "from_nothing": {"pruning": [], "floor": 0, "descents": []},
         "without_between": {"between": 0},
     }
     assert tuple(differences) == ablations.WITHOUT

@@ -61,3 +61,4 @@ def test_ours_starts_without_tables():
     settings = TwoControllers.model_validate(own)
     assert isinstance(settings, Hyperparameters)
     assert (settings.pruning, settings.floor, settings.channel_rounds) == ((), 0, 0)
+    assert settings.descents == ()

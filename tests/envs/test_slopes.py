@@ -75,7 +75,8 @@ def test_they_are_the_derivative_of_the_divergence_and_know_how_sure_they_are(pr
             batch_size=64,
         )
     )
-    assert slope_images(problem) == 3 * 64 * len(batches)
+    # A step's forward and backward pass, and the uncompressed network's answers.
+    assert slope_images(problem) == (3 + 1) * 64 * len(batches)
     weights = {name: rows(problem, name, own.weight_bits) for name, own in policy.layers.items()}
     for number, name in enumerate(policy.layers):
         bits = np.array(policy.layers[name].weight_bits)
