@@ -41,6 +41,20 @@ def best_of(tried: Iterable[Tried], task: CompressionTask) -> Tried | None:
     return max(fitting, key=lambda one: task.score(one.metrics), default=None)
 
 
+def learned_reward(task: CompressionTask, tried: Sequence[Tried]) -> float | None:
+    """What controllers' candidates added to the best reward so far; None if the first was one."""
+    best, learned = None, 0.0
+    for one in tried:
+        if task.budget.met(one.metrics):
+            reward = task.score(one.metrics)
+            if best is None and one.learned:
+                return None
+            if best is not None and one.learned:
+                learned += max(reward - best, 0.0)
+            best = reward if best is None else max(best, reward)
+    return learned
+
+
 def settings_of(task: CompressionTask, policy: CompressionPolicy) -> np.ndarray:
     """``[L, K]`` settings that stand for a policy, as far as sparsity and mean widths go."""
     knobs, found = task.knobs, np.zeros((len(task.layers), len(task.knobs.names)))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from agents.experience import Tried, best_of, learned_reward
 from envs.task import CompressionTask
 from hw_models.errors import AjpqError
 from hw_models.plain import clipped
@@ -41,6 +42,26 @@ class Point(BaseModel):
 
 
 _FRONT = TypeAdapter(list[Point])
+
+
+def points_of(tasks: Sequence[CompressionTask], tried: Sequence[Tried]) -> list[Point]:
+    """Each budget's best candidate, and what controllers added to it."""
+    points = []
+    for task in tasks:
+        after = best_of(tried, task)
+        if after is not None:
+            reward, learned = task.score(after.metrics), learned_reward(task, tried)
+            points.append(
+                Point(
+                    bounds=dict(task.budget.bounds),
+                    settings=after.settings.tolist(),
+                    shares=[own.tolist() for own in after.shares],
+                    top1_val=after.metrics.top1_val,
+                    reward=reward,
+                    reward_warm=None if learned is None else reward - learned,
+                )
+            )
+    return points
 
 
 def save_front(folder: Path, points: Sequence[Point]) -> None:

@@ -25,8 +25,8 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from agents.checkpoints import load_agent, save_agent
 from agents.config import AgentConfig
-from agents.experience import Tried, best_of, remember
-from agents.front import Point, load_front, save_front
+from agents.experience import Tried, remember
+from agents.front import load_front, points_of, save_front
 from agents.neighbourhood import centred, shorter, unknown
 from agents.searchers.opening import (
     continue_from,
@@ -131,7 +131,7 @@ def two_controllers(setup: Setup) -> None:
     others = _between(setup.tasks, settings.between)
     last = settings.descent_share if settings.descents and setup.tasks[0].slopes else 0.0
     kept = last + (settings.between_share if others else 0.0)
-    rounds = _part(setup, 1 - kept)
+    rounds = _part(setup, max(1 - kept, _opening(setup, settings)))
     search = _Search(_asking(rounds, settings), [], np.random.default_rng(setup.seed))
     with contextlib.suppress(SearchOver):
         _open(rounds, settings, search)
@@ -148,7 +148,7 @@ def two_controllers(setup: Setup) -> None:
         search.tasks = _asking(downhill, settings)
         with contextlib.suppress(SearchOver):
             descend(downhill.trials, search.tasks, search.tried, settings.descents)
-    front = _points(setup.tasks, search.tried)
+    front = points_of(setup.tasks, search.tried)
     whole = dataclasses.replace(setup, tasks=(*others,) or setup.tasks)
     search.tasks = _asking(whole, settings)
     with contextlib.suppress(SearchOver):
@@ -160,12 +160,18 @@ def two_controllers(setup: Setup) -> None:
     for name, agent in agents.items():
         save_agent(agent, _agent_config(setup.config, settings), setup.folder / "agent" / name)
     served = sorted([*setup.tasks, *others], key=lambda task: sum(task.budget.bounds.values()))
-    save_front(setup.folder / "agent", _points(served, search.tried))
+    save_front(setup.folder / "agent", points_of(served, search.tried))
 
 
 def _between(tasks: Sequence[CompressionTask], count: int) -> list[CompressionTask]:
     budgets = between([task.budget for task in tasks], count)
     return [dataclasses.replace(tasks[0], budget=budget) for budget in budgets]
+
+
+def _opening(setup: Setup, settings: TwoControllers) -> float:
+    """The share of the trials, 1 at most, that the warm start takes: it comes before all else."""
+    asked = len(setup.tasks) * (len(settings.pruning) + settings.floor)
+    return min(asked / max(setup.trials.left, 1.0), 1.0)
 
 
 def _part(setup: Setup, share: float) -> Setup:
@@ -273,37 +279,3 @@ def _round(setup: Setup, agent: OffPolicyAlgorithm, search: _Search, episodes: i
         steps_per_episode=len(search.tasks[0].layers) * GROUPS,
         on_episode=on_episode,
     )
-
-
-def _points(tasks: Sequence[CompressionTask], tried: Sequence[Tried]) -> list[Point]:
-    """Each budget's best candidate, and what controllers added to it."""
-    points = []
-    for task in tasks:
-        after = best_of(tried, task)
-        if after is not None:
-            reward, learned = task.score(after.metrics), learned_reward(task, tried)
-            points.append(
-                Point(
-                    bounds=dict(task.budget.bounds),
-                    settings=after.settings.tolist(),
-                    shares=[own.tolist() for own in after.shares],
-                    top1_val=after.metrics.top1_val,
-                    reward=reward,
-                    reward_warm=None if learned is None else reward - learned,
-                )
-            )
-    return points
-
-
-def learned_reward(task: CompressionTask, tried: Sequence[Tried]) -> float | None:
-    """What controllers' candidates added to the best reward so far; None if the first was one."""
-    best, learned = None, 0.0
-    for one in tried:
-        if task.budget.met(one.metrics):
-            reward = task.score(one.metrics)
-            if best is None and one.learned:
-                return None
-            if best is not None and one.learned:
-                learned += max(reward - best, 0.0)
-            best = reward if best is None else max(best, reward)
-    return learned

@@ -21,7 +21,7 @@ from envs.layer_control import sharing
 from envs.observation import observe
 from hw_models.errors import AjpqError
 from tests.agents.searching import IMAGES, best, searched
-from tests.envs.toy import best_of_joint_toy, joint_toy, toy_task
+from tests.envs.toy import best_of_joint_toy, joint_toy, toy_task, with_slopes
 
 LEARNING = ("td3", "sac", "ddpg", "ppo")
 NAMES = tuple(name for name in SEARCHERS if name not in LEARNING)
@@ -226,6 +226,29 @@ def test_the_controllers_say_what_they_added_to_their_warm_start(tmp_path):
         "layer",
         "sensitivities.json",
     }
+
+
+def test_with_slopes_the_controllers_keep_budgets_and_limits_and_repeat_themselves(tmp_path):
+    tasks = [with_slopes(joint_toy(SIZE), images=50).at(scale) for scale in SCALES]
+    runs = [searched("ajpq", tasks, tmp_path / name, most_images=9000) for name in ("a", "b")]
+    (asked, trials), (again, _) = runs
+    assert [each.policy.hash for each in asked] == [each.policy.hash for each in again]
+    assert all(fits(each.task, each.policy) for each in asked)
+    assert 9000 <= trials.images <= 9000 + IMAGES + 50
+    different = len({each.policy.hash for each in asked})
+    slopes, rest = divmod(trials.images - IMAGES * different, 50)
+    assert rest == 0
+    assert slopes >= len(tasks)  # the toy's harm costs nothing
+
+
+def test_a_short_search_is_its_warm_start(tmp_path):
+    tasks, names = [with_slopes(joint_toy(SIZE), images=50)], ("short", "long")
+    short, long = (
+        searched("ajpq", tasks, tmp_path / name, most_candidates=count)[0]
+        for name, count in zip(names, (3, 60), strict=True)
+    )
+    assert len(short) == 3
+    assert [each.policy.hash for each in short] == [each.policy.hash for each in long[:3]]
 
 
 def test_for_another_budget_sensitivities_are_not_measured_again(tmp_path):

@@ -1,6 +1,7 @@
 """A task with a known optimum: quality is closeness to hidden settings."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from ajpq.policy import QuantizerSpec
 from envs.actions import make_knobs
 from envs.allocation import KernelTable
 from envs.budget import Budget, reward
+from envs.slopes import Slopes
 from envs.task import CompressionTask, LayerFacts
 
 NONE = Bops(fl32=0, fl8=0, all=0)
@@ -105,6 +107,30 @@ def joint_toy(size=0.5, max_sparsity=0.75, harm_images=0, **settings):
         tables=tuple(layer_table(index) for index in range(len(names))),
     )
     return dataclasses.replace(task, **settings)
+
+
+def with_slopes(task, images):
+    """The joint toy with slopes that measuring would find if it were exact and certain.
+
+    Less what the tables take for the risk of a step, so that the step is worth what it brings.
+    """
+
+    def slopes(policy):
+        shapes = [(len(scores), 2) for scores in task.scores.values()]
+        nats = [np.zeros(shape) for shape in shapes]
+        for index, (name, layer) in enumerate(policy.layers.items()):
+            bits, here = np.array(layer.weight_bits), task.harm({name: layer})
+            for channel, way in itertools.product(np.flatnonzero(bits), (0, 1)):
+                there = bits.copy()
+                there[channel] = np.clip(bits[channel] + (-1, 1)[way], 2, 8)
+                if there[channel] != bits[channel]:
+                    moved = layer.model_copy(update={"weight_bits": tuple(there.tolist())})
+                    table, at = task.tables[index].errors[channel], (bits[channel], there[channel])
+                    risk = sum(table[width - 2] for width in at)
+                    nats[index][channel, way] = task.harm({name: moved}) - here - risk
+        return Slopes(tuple(nats), tuple(np.zeros(shape) for shape in shapes))
+
+    return dataclasses.replace(task, slopes=slopes, slope_images=images)
 
 
 def layer_table(layer):
