@@ -9,18 +9,17 @@ until everything fits the budget.
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from agents.experience import Tried
-from agents.warm_start import storage_fits
 from ajpq.policy import CompressionPolicy, LayerPolicy
 from envs.actions import width_blocks
 from envs.allocation import shares_for
-from envs.episodes import settled
+from envs.episodes import fits, settled
 from envs.slopes import Slopes, neighbours
 from envs.task import CompressionTask
 
@@ -43,12 +42,14 @@ def downhill(
         _steps(task, index, layer.bits, slopes, caution)
         for index, layer in enumerate(policy.layers.values())
     ]
-    fits = _fits(task, policy)
+    small_enough = _fits(task, policy)
     cheap, dear = _CHEAPEST, _DEAREST
     for _ in range(_BISECTIONS):
         middle = (cheap + dear) / 2
         found = [own.widths(np.exp(middle)) for own in steps]
-        cheap, dear = (cheap, middle) if fits(_with_widths(policy, found)) else (middle, dear)
+        cheap, dear = (
+            (cheap, middle) if small_enough(_with_widths(policy, found)) else (middle, dear)
+        )
     widths = [own.widths(np.exp(dear)) for own in steps]
     moved = task.with_shares(
         [
@@ -59,7 +60,7 @@ def downhill(
     settings, column = best.settings.copy(), task.knobs.names.index("bits")
     low, high = task.knobs.weight_bits[0], task.knobs.weight_bits[-1]
     settings[:, column] = [(own[own > 0].mean() - low) / (high - low) for own in widths]
-    met = _fits(task, policy)(moved.policy(settings))
+    met = small_enough(moved.policy(settings))
     return moved, settings if met else settled(moved, settings)
 
 
@@ -126,11 +127,7 @@ def _with_widths(policy: CompressionPolicy, widths: Sequence[np.ndarray]) -> Com
 
 def _fits(task: CompressionTask, now: CompressionPolicy) -> Callable[[CompressionPolicy], bool]:
     """Does a policy keep all bounds, and where a lower cost is the aim the bytes it has ``now``?"""
-    most = task.packed_bytes(now) if task.budget.max_drop is not None else math.inf
-    most = most if task.budget.bounds else task.packed_bytes(now)
-
-    def fits(policy: CompressionPolicy) -> bool:
-        small = task.packed_bytes(policy) <= most and storage_fits(task)(policy)
-        return small and task.budget.met(task.price(policy), task.margin)
-
-    return fits
+    if task.budget.bounds and task.budget.max_drop is None:
+        return functools.partial(fits, task)
+    most = task.packed_bytes(now)
+    return lambda policy: task.packed_bytes(policy) <= most and fits(task, policy)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ajpq.policy import CompressionPolicy
 from envs.actions import KEEP_ALL
 from envs.allocation import mean_width_at
 from envs.episodes import settled
@@ -26,10 +25,10 @@ def table_settings(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
         return settled(task, settings)
     live = [layer.bits > 0 for layer in task.policy(settings).layers.values()]
     wide, narrow = _log_worths(task)
-    fits = storage_fits(task)
+    fits = _bounded_storage(task)
     for _ in range(_BISECTIONS):
         middle = (wide + narrow) / 2
-        if fits(task.policy(_with_widths(task, settings, live, np.exp(middle)))):
+        if fits(_with_widths(task, settings, live, np.exp(middle))):
             narrow = middle
         else:
             wide = middle
@@ -61,16 +60,16 @@ def _log_worths(task: CompressionTask) -> tuple[float, float]:
     return float(np.log(worths.min())) - 1, float(np.log(worths.max())) + 1
 
 
-def storage_fits(task: CompressionTask) -> Callable[[CompressionPolicy], bool]:
-    """Does a policy keep the bounds on bytes; where there are none, all bounds?"""
+def _bounded_storage(task: CompressionTask) -> Callable[[np.ndarray], bool]:
+    """Do settings keep the bounds on bytes; where there are none, all bounds?"""
     budget, stored = task.budget, task.budget.bounds.keys() & {"size", "flash"}
 
-    def small(policy: CompressionPolicy) -> bool:
+    def small(settings: np.ndarray) -> bool:
         most = budget.bounds["size"] * (1 - task.margin) * budget.reference["size"]
-        return task.packed_bytes(policy) <= most
+        return task.packed_bytes(task.policy(settings)) <= most
 
-    def fits(policy: CompressionPolicy) -> bool:
-        excess = budget.excess(task.price(policy), task.margin)
+    def fits(settings: np.ndarray) -> bool:
+        excess = budget.excess(task.price(task.policy(settings)), task.margin)
         return all(value == 0 for name, value in excess.items() if name in (stored or excess))
 
     return small if stored == {"size"} else fits

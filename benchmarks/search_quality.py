@@ -6,7 +6,7 @@ trained on three times; sensitivities and warm starts included. No fine-tuning, 
 best candidates of every search, within each budget and within three between one and the next that
 no searcher is asked for, are measured by the exact reference on the whole validation split
 (``python -m ajpq.compare``). Ours serves such budgets by itself. So that nobody takes a front for
-better that others were only never asked for, the strongest of the others search once more, asked
+better that others were only never asked for, two of the strongest others search once more, asked
 for all of them at the same cost, and are compared to by a bar of their own.
 
     make bench NAME=search_quality

@@ -22,12 +22,11 @@ from agents.searchers.setup import (
     Hyperparameters,
     Setup,
     each_in_turn,
-    fits,
     hyperparameters,
 )
 from agents.sensitivity import SensitivityTable, measure_sensitivities, sparsity_setting
 from agents.trials import Trials
-from envs.episodes import settled
+from envs.episodes import fits, settled
 from envs.greedy import last_that_holds
 from envs.ladders import richest
 from envs.task import CompressionTask

@@ -1,7 +1,8 @@
-"""What the two controllers begin with, and come back to: candidates that need no learning.
+"""What the two controllers begin with, come back to and end with: candidates without learning.
 
 Each budget is asked for what an earlier front suggests, for what the tables say, and for solutions
-of the integer program. What is asked for is added to ``tried`` at once, for asking may end.
+of the integer program; at the end, for what lies downhill from its best candidate. What is asked
+for is added to ``tried`` at once, for asking may end.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from envs.episodes import settled
 from envs.layer_control import sharing
 from envs.task import CompressionTask
 
-# After three steps downhill the next one finds little.
+# So many steps downhill for each budget; their share of the trials seldom has room for more.
 _MOST_STEPS = 3
 
 

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 from agents.config import AgentConfig
 from agents.trials import SearchOver, Trials
 from ajpq.config.files import validated
-from ajpq.policy import CompressionPolicy
 from envs.episodes import settled
 from envs.task import CompressionTask
 
@@ -67,16 +66,6 @@ def reward_of(task: CompressionTask, trials: Trials, settings: np.ndarray) -> fl
         SearchOver: nothing more may be asked.
     """
     return task.score(trials.metrics(task, task.policy(settled(task, settings))))
-
-
-def fits(task: CompressionTask, policy: CompressionPolicy) -> bool:
-    """Does ``policy`` keep all bounds, margin included?"""
-    free, budget = 1 - task.margin, task.budget
-    if "size" in budget.bounds:  # cheaper to ask than the target
-        most = free * budget.bounds["size"] * budget.reference["size"]
-        if task.packed_bytes(policy) > most:
-            return False
-    return not budget.bounds or budget.met(task.price(policy), task.margin)
 
 
 def searched(task: CompressionTask) -> tuple[np.ndarray, np.ndarray]:

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 import numpy as np
 from pydantic import Field
 
-from agents.searchers.setup import Hyperparameters, Setup, each_in_turn, fits, hyperparameters
+from agents.searchers.setup import Hyperparameters, Setup, each_in_turn, hyperparameters
 from agents.trials import Trials
 from ajpq.policy import CompressionPolicy
 from envs.actions import KEEP_ALL
+from envs.episodes import fits
 from envs.greedy import last_that_holds
 from envs.task import CompressionTask
 

@@ -86,8 +86,8 @@ def test_true_slopes_lead_to_better_candidates_again_and_again():
     for _ in range(4):
         descend(trials, [asking], tried, (1.0,))
         rewards.append(max(task.score(own.metrics) for own in tried))
-    # Up to three steps at once, one where it does not help; candidates are charged by the judge.
-    assert {trials.images // 30} <= {*range(4, 13)}
+    # Up to three steps at once, one where it does not help.
+    assert 4 * 30 <= trials.images <= 12 * 30
     assert rewards[1] > rewards[0]
     assert rewards[-1] >= rewards[1]
     assert rewards[-1] > 0.6 * rewards[0]  # rewards are below zero

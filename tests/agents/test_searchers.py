@@ -13,10 +13,10 @@ from agents.config import load_agent_config
 from agents.experience import Tried, uses_the_budget
 from agents.neighbourhood import centred, shorter, unknown
 from agents.searchers import SEARCHERS, WITHOUT_CHANCE, opening
-from agents.searchers.setup import fits
 from agents.searchers.two_controllers import blinded
 from agents.sensitivity import load_sensitivities
 from ajpq.config.files import shipped
+from envs.episodes import fits
 from envs.layer_control import sharing
 from envs.observation import observe
 from hw_models.errors import AjpqError
