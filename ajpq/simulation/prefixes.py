@@ -42,9 +42,13 @@ class Prefixes:
         self._kept: OrderedDict[tuple[bytes, int, int], Prefix] = OrderedDict()
 
     def longest(self, keys: Sequence[bytes], images: Tensor) -> tuple[int, Prefix] | None:
-        """Number of operators that need not run for these images, and where to go on."""
-        for count in range(len(keys), 0, -1):
-            place = _place(keys[count - 1], images)
+        """Number of operators that need not run for these images, and where to go on.
+
+        Args:
+            keys: as of :func:`prefix_keys`.
+        """
+        for count in reversed(range(len(keys))):
+            place = _place(keys[count], images)
             if place in self._kept:
                 self._kept.move_to_end(place)
                 return count, self._kept[place]
@@ -70,13 +74,14 @@ def _place(key: bytes, images: Tensor) -> tuple[bytes, int, int]:
 
 
 def prefix_keys(network: Network, more: Mapping[str, bytes]) -> list[bytes]:
-    """For every operator a hash of all that its output depends on but the images.
+    """A hash of the input's grid, and for every operator one of all that its output depends on but
+    the images.
 
     Args:
         more: operator name -> what the network does not say of it.
     """
     digest = hashlib.sha256(repr(network.edges[network.input]).encode())
-    keys = []
+    keys = [digest.digest()]
     for op in network.operators:
         digest.update(_description(network, op) + more.get(op.name, b""))
         if op.weights is not None:

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from ajpq.graph.structure import GRID_PRESERVING
 from ajpq.reference import step_of
 from ajpq.simulation.kernels import Kernels, fastest
-from ajpq.simulation.kernels.floats import CLAMPS, finish, step_size
+from ajpq.simulation.kernels.floats import CLAMPS
 from ajpq.simulation.operators import Quantize
 from ajpq.simulation.prefixes import Prefixes
 from ajpq.simulation.walk import Step, run_steps
@@ -29,11 +30,12 @@ def prepare_ranking(
         prefixes: what networks that begin alike have answered.
     """
     kernels = kernels or fastest()
-    steps = [(op, _step(kernels, network, op)) for op in network.operators]
-    return run_steps(network, steps, kernels.store, prefixes)
+    steps = [(op, ranking_step(kernels, network, op)) for op in network.operators]
+    return run_steps(network, steps, kernels.store, prefixes, kernels.images_at_once)
 
 
-def _step(kernels: Kernels, network: Network, op: Operator) -> Step:
+def ranking_step(kernels: Kernels, network: Network, op: Operator) -> Step:
+    """One operator, between edges that ``kernels`` keeps."""
     inputs, out = [network.edges[edge] for edge in op.inputs], network.edges[op.output]
     if op.kind in ("conv", "linear"):
         if op.activation in CLAMPS:
@@ -42,7 +44,11 @@ def _step(kernels: Kernels, network: Network, op: Operator) -> Step:
         finish = Quantize(op.activation, out)
         return lambda x: kernels.store(finish(real(x)), out)
     if op.kind == "add" and op.activation in CLAMPS:
-        return _add(kernels, op, inputs, out)
+        return kernels.add(op, inputs[0], inputs[1], out)
+    if op.kind in ("activation", "requantize") and op.attributes.get("function") in CLAMPS:
+        return kernels.rescale(op, inputs[0], out)
+    if op.kind in GRID_PRESERVING:
+        return kernels.move(op, inputs, out)
     return loaded(kernels, step_of(network, op), inputs, out)
 
 
@@ -59,9 +65,3 @@ def loaded(kernels: Kernels, step: Step, inputs: list[Edge], out: Edge) -> Step:
         return kernels.store(step(*codes), out)
 
     return run
-
-
-def _add(kernels: Kernels, op: Operator, inputs: list[Edge], out: Edge) -> Step:
-    left, right = (step_size(edge) / step_size(out) for edge in inputs)
-    done = finish(op.activation, out)
-    return loaded(kernels, lambda x, y: done((x * left).add_(y, alpha=right)), inputs, out)

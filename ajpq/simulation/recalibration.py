@@ -24,11 +24,12 @@ from ajpq.policy import CompressionPolicy
 from ajpq.simulation.calibration import clips, magnitude
 from ajpq.simulation.grids import NARROW, ActivationRange, quantize_edge
 from ajpq.simulation.kernels import Kernels, fastest
+from ajpq.simulation.kernels.floats import CLAMPS, finish, step_size
 from ajpq.simulation.operators import applied, operator_module
 from ajpq.simulation.prefixes import Prefixes
-from ajpq.simulation.ranking import loaded, real_edge
+from ajpq.simulation.ranking import loaded, ranking_step, real_edge
 from ajpq.simulation.walk import Step, walk
-from hw_models.network import Network, Operator
+from hw_models.network import Edge, Network, Operator
 
 _STATISTICS = ("running_mean", "running_var")
 
@@ -68,13 +69,15 @@ def recalibrate(
     notes: dict[str, Any] = {}  # statistics by state-dict name, magnitudes by edge; of one batch
     seen: list[dict[str, Any]] = []  # of every batch; magnitudes of those only that give the ranges
 
+    def measuring() -> bool:
+        return len(seen) < range_batches
+
     def measure(edge: str, values: Tensor) -> None:
-        if len(seen) < range_batches:
-            own, domain = network.edges[edge], graph.domains.get(edge, EVERYTHING)
-            narrow = own.bits in NARROW
-            notes[edge] = (
-                clips(values, [own.bits], own.signed)[0] if narrow else magnitude(values, domain)
-            )
+        own, domain = network.edges[edge], graph.domains.get(edge, EVERYTHING)
+        narrow = own.bits in NARROW
+        notes[edge] = (
+            clips(values, [own.bits], own.signed)[0] if narrow else magnitude(values, domain)
+        )
 
     owners = {fusion.node.name: fusion.batchnorm or fusion.node for fusion in graph.fusions}
     steps, more, biases = [], {}, _biases_in_front(graph)
@@ -85,11 +88,14 @@ def recalibrate(
             own = _own_tensors(owner, op, tensors, kept[owner.output], before)
             normalise = _normalisation(owner, own, notes, frozen=batchnorm_batches == 0)
             more[op.name] = b"".join(own[role].numpy().tobytes() for role in sorted(own))
-        steps.append((op, _step(kernels, network, op, normalise, measure, notes)))
+        measured = _measured_step(kernels, network, op, normalise, measure, notes)
+        plain = _plain_step(kernels, network, op, normalise)
+        steps.append((op, _either(measuring, measured, plain)))
     run = walk(network, steps, kernels.store, prefixes, notes, more)
     for images in batches:
         notes.clear()
-        measure(network.input, images)
+        if measuring():
+            measure(network.input, images)
         run(images)
         seen.append(dict(notes))
     return (
@@ -152,19 +158,25 @@ def _own_tensors(
     return own
 
 
+Normalise = Callable[[Tensor, float], Tensor]
+"""What a layer gives, normalised and divided by a number."""
+
+
 def _normalisation(
     node: Node, own: Mapping[str, Tensor], notes: dict[str, Any], *, frozen: bool
-) -> Step:
+) -> Normalise:
     eps, weight, bias = node.attributes["eps"], own["weight"], own["bias"]
     if frozen:
         mean, variance = (own[role] for role in _STATISTICS)
         mean = mean - own.get("before", 0.0)
-        return lambda x: F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
+        return lambda x, unit: F.batch_norm(
+            x, mean, variance, weight / unit, bias / unit, False, 0.0, eps
+        )
 
-    def normalise(x: Tensor) -> Tensor:
+    def normalise(x: Tensor, unit: float) -> Tensor:
         mean, variance = torch.zeros(2, x.shape[1])
         # With a momentum of 1 the running statistics become those of the batch.
-        result = F.batch_norm(x, mean, variance, weight, bias, True, 1.0, eps)
+        result = F.batch_norm(x, mean, variance, weight / unit, bias / unit, True, 1.0, eps)
         for role, value in zip(_STATISTICS, (mean, variance), strict=True):
             notes[node.parameters[role]] = value
         return result
@@ -172,31 +184,60 @@ def _normalisation(
     return normalise
 
 
-def _step(
+def _either(condition: Callable[[], bool], first: Step, second: Step) -> Step:
+    def run(*stored: Tensor) -> Tensor:
+        return first(*stored) if condition() else second(*stored)
+
+    return run
+
+
+def _measured_step(
     kernels: Kernels,
     network: Network,
     op: Operator,
-    normalise: Step | None,
+    normalise: Normalise | None,
     measure: Callable[[str, Tensor], None],
     notes: dict[str, Any],
 ) -> Step:
     inputs, out = [network.edges[edge] for edge in op.inputs], network.edges[op.output]
     if op.kind in GRID_PRESERVING:
-        moved = loaded(kernels, operator_module(op, inputs, out), inputs, out)
-        return _inheriting(op, moved, notes)
-    bare, unrounded = replace(op, activation=None), real_edge(out)
-    if op.kind in ("conv", "linear"):
-        real = kernels.layer(bare, inputs[0], unrounded)
-    else:
-        real = loaded(kernels, operator_module(bare, inputs, unrounded), inputs, unrounded)
+        return _inheriting(op, kernels.move(op, inputs, out), notes)
+    real = _unrounded(kernels, op, inputs, out)
 
     def step(*stored: Tensor) -> Tensor:
         x = real(*stored)
-        x = applied(x if normalise is None else normalise(x), op.activation)
+        x = applied(x if normalise is None else normalise(x, 1.0), op.activation)
         measure(op.output, x)
         return kernels.store(quantize_edge(x, out), out)
 
     return step
+
+
+def _plain_step(
+    kernels: Kernels, network: Network, op: Operator, normalise: Normalise | None
+) -> Step:
+    """The same without measuring, and with fewer passes over the values."""
+    if normalise is None:
+        return ranking_step(kernels, network, op)
+    inputs, out = [network.edges[edge] for edge in op.inputs], network.edges[op.output]
+    real = _unrounded(kernels, op, inputs, out)
+    if op.activation in CLAMPS:
+        done, unit = finish(op.activation, out), step_size(out)
+        return lambda *stored: kernels.store(done(normalise(real(*stored), unit)), out)
+
+    def step(*stored: Tensor) -> Tensor:
+        x = applied(normalise(real(*stored), 1.0), op.activation)
+        return kernels.store(quantize_edge(x, out), out)
+
+    return step
+
+
+def _unrounded(kernels: Kernels, op: Operator, inputs: list[Edge], out: Edge) -> Step:
+    """What an operator gives before its activation and before it is put on codes."""
+    bare, unrounded = replace(op, activation=None), real_edge(out)
+    if op.kind in ("conv", "linear"):
+        return kernels.layer(bare, inputs[0], unrounded)
+    return loaded(kernels, operator_module(bare, inputs, unrounded), inputs, unrounded)
 
 
 def _inheriting(op: Operator, step: Step, notes: dict[str, Any]) -> Step:

@@ -14,8 +14,7 @@ from ajpq.simulation.grids import quantize_edge
 from ajpq.simulation.prefixes import Prefix, Prefixes, prefix_keys
 from hw_models.network import Edge, Network, Operator
 
-_MOST_IMAGES = 64  # at a time, which caches hold; fewer where an edge has more elements than this:
-_MOST_ELEMENTS = 2**24
+_MOST_ELEMENTS = 2**24  # of an edge at a time
 
 Step = Callable[..., Tensor]
 """What the inputs of an operator hold -> what its output holds; leaves the inputs alone."""
@@ -26,16 +25,18 @@ def run_steps(
     steps: Sequence[tuple[Operator, Step]],
     store: Callable[[Tensor, Edge], Tensor] = lambda codes, edge: codes,
     prefixes: Prefixes | None = None,
+    images_at_once: int = 64,
 ) -> Callable[[Tensor], Tensor]:
     """Images to logits through ``steps``, one for every operator.
 
     Args:
         store: how the steps want the codes of an edge.
         prefixes: what networks that begin alike have answered.
+        images_at_once: so many, which caches hold; fewer of them if they are large.
     """
     run = walk(network, steps, store, prefixes)
     largest = max(math.prod(edge.shape) for edge in network.edges.values())
-    chunk = max(1, min(_MOST_IMAGES, _MOST_ELEMENTS // largest))
+    chunk = max(1, min(images_at_once, _MOST_ELEMENTS // largest))
 
     def simulate_all(images: Tensor) -> Tensor:
         with torch.inference_mode(), _exact_arithmetic():
@@ -62,12 +63,18 @@ def walk(
     keys = [] if prefixes is None else prefix_keys(network, more or {})
     found = {} if notes is None else notes
 
+    def remember(done: int, values: Mapping[str, Tensor], images: Tensor) -> None:
+        if prefixes is not None and len(values) == 1:
+            ((edge, value),) = values.items()
+            prefixes.keep(keys[done], Prefix(edge, value, dict(found), images))
+
     def run(images: Tensor) -> Tensor:
         known = None if prefixes is None else prefixes.longest(keys, images)
         if known is None:
             done = 0
             layout = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
             values = {network.input: store(quantize_edge(layout, start), start)}
+            remember(0, values, images)
         else:
             done, prefix = known
             values = {prefix.edge: prefix.values}
@@ -76,9 +83,7 @@ def walk(
             values[op.output] = step(*(values[edge] for edge in op.inputs))
             for edge in unread[op.name]:
                 del values[edge]
-            if prefixes is not None and len(values) == 1:
-                ((edge, value),) = values.items()
-                prefixes.keep(keys[number], Prefix(edge, value, dict(found), images))
+            remember(number + 1, values, images)
         return values[network.output]
 
     return run

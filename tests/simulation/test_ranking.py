@@ -1,5 +1,6 @@
 """The fast simulation against the exact one."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from ajpq.apply import apply_policy
 from ajpq.evaluate import kl_divergence
 from ajpq.reference import simulate
 from ajpq.simulation.kernels import FloatKernels, Int8Kernels, int8_in_hardware
+from ajpq.simulation.operators import operator_module
 from ajpq.simulation.ranking import prepare_ranking
 from hw_models.network import FLOAT_BITS, Edge, Operator, Weights
 from tests.modules import NETWORKS, images, minmax, random_policy, ranges, traced
@@ -110,3 +112,60 @@ def test_weights_laid_out_for_their_input_give_the_same_bits(channels, monkeypat
     monkeypatch.setattr(torch.ops.onednn, "qconv_prepack", lambda *a: prepack(*a[:-1], None))
     assert found.unique().numel() > 100
     assert torch.equal(found, Int8Kernels().layer(op, source, out)(x))
+
+
+@pytest.mark.skipif(not int8_in_hardware(), reason="no convolution of bytes here")
+@pytest.mark.parametrize("signs", itertools.product((False, True), repeat=3))
+@pytest.mark.parametrize(
+    ("shape", "function"), [((5, 6, 6), None), ((16, 6, 6), "relu6"), ((300, 2, 2), "relu")]
+)
+def test_bytes_are_added_and_put_on_other_grids_as_the_reference_does(signs, shape, function):
+    """Steps are powers of two, so that no sum is rounded before it is put on codes."""
+    edges = [
+        Edge(name, shape, bits, signed, step)
+        for name, bits, signed, step in zip(
+            ("x", "y", "out"), (8, 6, 8), signs, (0.03125, 0.25, 0.0625), strict=True
+        )
+    ]
+    left, right, out = edges
+    rng, way = np.random.default_rng(0), Int8Kernels()
+    codes = []
+    for edge in edges[:2]:
+        low, high = edge.code_range
+        made = rng.integers(low, high + 1, (7, *shape)).astype(np.float32)
+        codes.append(torch.from_numpy(made).contiguous(memory_format=torch.channels_last))
+    stored = [way.store(x, edge) for x, edge in zip(codes, edges, strict=False)]
+    before = [x.clone() for x in stored]
+
+    add = Operator("sum", "add", ("x", "y"), "out", {}, None, function)
+    expected = operator_module(add, edges[:2], out)(*codes)
+    assert torch.equal(way.load(way.add(add, left, right, out)(*stored), out), expected)
+    rescale = Operator("to", "activation", ("x",), "out", {"function": function or "relu"})
+    expected = operator_module(rescale, [left], out)(codes[0])
+    assert torch.equal(way.load(way.rescale(rescale, left, out)(stored[0]), out), expected)
+    assert all(torch.equal(x, y) for x, y in zip(stored, before, strict=True))
+
+
+@pytest.mark.skipif(not int8_in_hardware(), reason="no convolution of bytes here")
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        ("select", {"index": (-1, 2, 0, -1)}),
+        ("pad", {"padding": (1, 0, 2, 1)}),
+        ("maxpool", {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1), "ceil_mode": False}),
+        ("subsample", {"stride": (2, 2)}),
+        ("concat", {}),
+        ("flatten", {}),
+    ],
+)
+def test_bytes_are_moved_as_numbers_are(kind, attributes, signed):
+    edge, way = Edge("x", (4, 6, 6), 8, signed, 0.1), Int8Kernels()
+    low, high = edge.code_range
+    x = torch.from_numpy(np.random.default_rng(0).integers(low, high + 1, (3, 4, 6, 6)))
+    x = x.float().contiguous(memory_format=torch.channels_last)
+    sources = [edge, edge] if kind == "concat" else [edge]
+    op, out = Operator("move", kind, tuple(e.name for e in sources), "out", attributes), edge
+    expected = operator_module(op, sources, out)(*[x for _ in sources])
+    moved = way.move(op, sources, out)(*[way.store(x, edge) for _ in sources])
+    assert torch.equal(way.load(moved, out), expected)

@@ -7,7 +7,7 @@ processor does best.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -19,11 +19,20 @@ from hw_models.network import Edge, Operator
 
 __all__ = ["FloatKernels", "Int8Kernels", "Kernels", "fastest", "int8_in_hardware"]
 
-Step = Callable[[Tensor], Tensor]
+Step = Callable[..., Tensor]
 
 
 class Kernels(Protocol):
-    """One way to keep codes on an edge and to compute layers from them."""
+    """One way to keep codes on an edge and to compute operators from them.
+
+    Attributes:
+        images_at_once: whose activations caches hold.
+    """
+
+    @property
+    def images_at_once(self) -> int:
+        """See above."""
+        ...
 
     def store(self, codes: Tensor, edge: Edge) -> Tensor:
         """Float32 codes, or real values on a real edge, as this way keeps them."""
@@ -35,6 +44,18 @@ class Kernels(Protocol):
 
     def layer(self, op: Operator, source: Edge, out: Edge) -> Step:
         """A convolution or linear layer with a clamping activation or none, stored to stored."""
+        ...
+
+    def rescale(self, op: Operator, source: Edge, out: Edge) -> Step:
+        """Codes onto another grid, through a clamping function or none, stored to stored."""
+        ...
+
+    def add(self, op: Operator, left: Edge, right: Edge, out: Edge) -> Step:
+        """An ``add`` with a clamping activation or none, stored to stored."""
+        ...
+
+    def move(self, op: Operator, inputs: Sequence[Edge], out: Edge) -> Step:
+        """An operator that only moves codes, stored to stored."""
         ...
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ajpq.simulation.operators import operator_module
 from hw_models.network import FLOAT_BITS, Edge, Operator
 
 CLAMPS = (None, "relu", "relu6")
@@ -45,6 +46,8 @@ class FloatKernels:
     """Scales are folded into weights and biases: a convolution answers in steps of its output's
     grid, and rounding and clamping are all that is left to do, in place."""
 
+    images_at_once = 64
+
     def store(self, codes: Tensor, edge: Edge) -> Tensor:
         """As they are."""
         return codes
@@ -67,3 +70,19 @@ class FloatKernels:
         weight = weight.contiguous(memory_format=torch.channels_last)
         geometry = (a["stride"], a["padding"], a["dilation"], a["groups"])
         return lambda x: done(F.conv2d(x, weight, bias, *geometry))
+
+    def rescale(self, op: Operator, source: Edge, out: Edge) -> Callable[[Tensor], Tensor]:
+        """``activation`` with one of ``CLAMPS``, and ``requantize``."""
+        factor = step_size(source) / step_size(out)
+        done = finish(op.attributes.get("function"), out)
+        return lambda x: done(x * factor)
+
+    def add(self, op: Operator, left: Edge, right: Edge, out: Edge) -> Callable[..., Tensor]:
+        """Each side in steps of the output's grid."""
+        first, second = (step_size(edge) / step_size(out) for edge in (left, right))
+        done = finish(op.activation, out)
+        return lambda x, y: done((x * first).add_(y, alpha=second))
+
+    def move(self, op: Operator, inputs: Sequence[Edge], out: Edge) -> Callable[..., Tensor]:
+        """As the reference does."""
+        return operator_module(op, inputs, out)

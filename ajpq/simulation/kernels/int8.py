@@ -6,7 +6,8 @@ operators are those that PyTorch's own quantization for x86 compiles to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,22 @@ import torch
 from torch import Tensor
 
 from ajpq.simulation.kernels.floats import FloatKernels, clamp_range, finish
-from hw_models.network import FLOAT_BITS, Edge, Operator
+from hw_models.network import FLOAT_BITS, Edge, Operator, Weights
 
 _UNROUNDED: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
+_POINTWISE = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+_MOST_CHANNELS = 256  # which a convolution that mixes none may have: it multiplies them all
+
+Step = Callable[..., Tensor]
 
 
 def _conv(x: Tensor, *arguments: Any) -> Tensor:
     result: Tensor = torch.ops.onednn.qconv2d_pointwise(x, *arguments)
+    return result
+
+
+def _conv_added(x: Tensor, *arguments: Any) -> Tensor:
+    result: Tensor = torch.ops.onednn.qconv2d_pointwise.binary(x, *arguments)
     return result
 
 
@@ -31,6 +41,8 @@ def _zero(edge: Edge) -> int:
 
 class Int8Kernels:
     """An edge of codes is kept as uint8, signed codes shifted by 128."""
+
+    images_at_once = 256
 
     def __init__(self) -> None:
         self._floats = FloatKernels()
@@ -50,7 +62,7 @@ class Int8Kernels:
         codes = stored.to(torch.float32)
         return codes.sub_(_zero(edge)) if edge.signed else codes
 
-    def layer(self, op: Operator, source: Edge, out: Edge) -> Callable[[Tensor], Tensor]:
+    def layer(self, op: Operator, source: Edge, out: Edge) -> Step:
         """A layer with an activation that clamps or none."""
         assert op.weights is not None
         bytes_only = op.weights.codes.dtype == np.int8 and source.bits != FLOAT_BITS
@@ -59,28 +71,95 @@ class Int8Kernels:
         step = self._floats.layer(op, source, out)
         return lambda x: self.store(step(self.load(x, source)), out)
 
+    def rescale(self, op: Operator, source: Edge, out: Edge) -> Step:
+        """A convolution that leaves everything as it is but for the grid: one pass over bytes in
+        place of six over real numbers."""
+        if _by_convolution(source, out):
+            function = op.attributes.get("function")
+            same = replace(op, weights=_same(out.shape[0]), attributes=_POINTWISE)
+            return _convolution(replace(same, activation=function), source, out)
+        step = self._floats.rescale(op, source, out)
+        return lambda x: self.store(step(self.load(x, source)), out)
 
-def _convolution(op: Operator, source: Edge, out: Edge) -> Callable[[Tensor], Tensor]:
+    def add(self, op: Operator, left: Edge, right: Edge, out: Edge) -> Step:
+        """The same with ``left``, to whose sums oneDNN adds ``right``."""
+        if _by_convolution(left, out) and right.bits != FLOAT_BITS:
+            return _addition(op, left, right, out)
+        step = self._floats.add(op, left, right, out)
+        return lambda x, y: self.store(step(self.load(x, left), self.load(y, right)), out)
+
+    def move(self, op: Operator, inputs: Sequence[Edge], out: Edge) -> Step:
+        """Bytes are moved as numbers are, unless 0 comes in and is another byte."""
+        step = self._floats.move(op, inputs, out)
+        alike = all((edge.bits, edge.signed) == (out.bits, out.signed) for edge in inputs)
+        if alike and _zero(out) == 0:
+            return step
+
+        def run(*stored: Tensor) -> Tensor:
+            codes = (self.load(x, edge) for x, edge in zip(stored, inputs, strict=True))
+            return self.store(step(*codes), out)
+
+        return run
+
+
+def _by_convolution(source: Edge, out: Edge) -> bool:
+    return (
+        FLOAT_BITS not in (source.bits, out.bits)
+        and len(out.shape) == 3
+        and out.shape[0] <= _MOST_CHANNELS
+    )
+
+
+def _same(channels: int) -> Weights:
+    return Weights(
+        codes=np.eye(channels, dtype=np.int8)[:, :, None, None],
+        scales=np.ones(channels, np.float32),
+        bits=np.full(channels, 8, np.uint8),
+        bias=np.zeros(channels, np.float32),
+    )
+
+
+def _geometry(op: Operator) -> tuple[Any, ...]:
+    a = op.attributes
+    return list(a["stride"]), list(a["padding"]), list(a["dilation"]), a["groups"]
+
+
+def _packed(op: Operator, source: Edge) -> tuple[Any, ...]:
+    """What oneDNN wants to know of the source and the weights.
+
+    Told the size of the input, it chooses the very layout that the convolution wants; otherwise
+    some numbers of channels are put in order again at every call, at many times its cost.
+    """
     assert op.weights is not None
     scales = torch.from_numpy(op.weights.scales.astype(np.float32))
+    codes, grid = torch.from_numpy(op.weights.codes), (source.scale, _zero(source))
+    shape = [1, *source.shape]
+    packed = torch.ops.onednn.qconv_prepack(codes, scales, *grid, *_geometry(op), shape)
+    return *grid, packed, scales, torch.zeros(len(scales), dtype=torch.int32)
+
+
+def _convolution(op: Operator, source: Edge, out: Edge) -> Step:
+    assert op.weights is not None
     bias = torch.from_numpy(op.weights.bias.astype(np.float32))
-    zeros = torch.zeros(len(scales), dtype=torch.int32)
-    a = op.attributes
-    geometry = (list(a["stride"]), list(a["padding"]), list(a["dilation"]), a["groups"])
-    # Told the size of the input, it chooses the very layout that the convolution wants; otherwise
-    # some numbers of channels are put in order again at every call, at many times its cost.
-    packed: Tensor = torch.ops.onednn.qconv_prepack(
-        torch.from_numpy(op.weights.codes),
-        scales,
-        source.scale,
-        _zero(source),
-        *geometry,
-        [1, *source.shape],
-    )
-    given = (source.scale, _zero(source), packed, scales, zeros, bias, *geometry)
+    given = (*_packed(op, source), bias, *_geometry(op))
     low, high = clamp_range(op.activation, out)
     if out.bits == FLOAT_BITS:
         return lambda x: finish(op.activation, out)(_conv(x, *given, *_UNROUNDED))
     ends = [low * out.scale, high * out.scale]
     rounded = (out.scale, _zero(out), torch.uint8, "hardtanh", ends, "")
     return lambda x: _conv(x, *given, *rounded)
+
+
+def _addition(op: Operator, left: Edge, right: Edge, out: Edge) -> Step:
+    same = replace(op, weights=_same(out.shape[0]), attributes=_POINTWISE)
+    given, geometry = _packed(same, left), _geometry(same)
+    rounded = (out.scale, _zero(out), torch.uint8)
+    summed: tuple[Any, ...] = (right.scale, _zero(right), "sum", 1.0, "none", [], "")
+    low, high = (round(end) + _zero(out) for end in clamp_range(op.activation, out))
+
+    def add(x: Tensor, y: Tensor) -> Tensor:
+        sums: Tensor = y.clone(memory_format=torch.channels_last)  # oneDNN writes over them
+        _conv_added(x, *given, sums, None, *geometry, *rounded, *summed)
+        return sums if (low, high) == (0, 255) else sums.clamp_(low, high)
+
+    return add
