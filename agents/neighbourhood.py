@@ -68,11 +68,19 @@ def shorter(centres: Sequence[CompressionTask]) -> list[CompressionTask]:
 
 
 def unknown(
-    task: CompressionTask, goals: np.ndarray, known: Set[str], rng: np.random.Generator
+    task: CompressionTask,
+    goals: np.ndarray,
+    known: Set[str],
+    rng: np.random.Generator,
+    moved_layers: int | None = None,
 ) -> tuple[np.ndarray, bool]:
     """``goals [L, K]`` on the budget, or if their policy is known a neighbour's that is not.
 
     Steps grow from one try to the next; if all fail, what was asked for is asked again.
+
+    Args:
+        moved_layers: in so many of them a neighbour differs; None: in all. With two, one takes what
+            the other gives.
 
     Returns:
         Settings, and whether they are those of ``goals``.
@@ -81,6 +89,9 @@ def unknown(
     for width in _STEPS:
         if task.policy(moved).hash not in known:
             return moved, moved is asked
-        near = goals + rng.normal(0.0, width, goals.shape)
+        near, rows = goals.copy(), np.arange(len(goals))
+        if moved_layers is not None:
+            rows = rng.permutation(rows)[:moved_layers]
+        near[rows] += rng.normal(0.0, width, (len(rows), goals.shape[1]))
         moved = settled(task, np.clip(near, 0.0, 1.0))
     return asked, True

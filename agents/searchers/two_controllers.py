@@ -25,7 +25,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from agents.checkpoints import load_agent, save_agent
 from agents.config import AgentConfig
-from agents.experience import Tried, remember
+from agents.experience import Tried, best_of, remember
 from agents.front import load_front, points_of, save_front
 from agents.neighbourhood import centred, shorter, unknown
 from agents.searchers.opening import (
@@ -62,6 +62,9 @@ class TwoControllers(Hyperparameters):
             and below which it never ends; 0 for none, and none of its sensitivities.
         reach: how far an action of 1 moves a goal from its centre, first and last round: wide at
             first, for devices step by whole blocks of channels, then narrow.
+        patience: after so many candidates that were no budget's best the controllers forget what
+            they know and begin anew; None: never. For searches without a warm start.
+        moved_layers: in so many a neighbour of a proposal that is known already differs; None: all.
         mix: weight of the network's reward next to the layers' errors, first and last round.
         between: budgets between each and the next that are served last, so that the front has no
             gaps, with
@@ -78,6 +81,8 @@ class TwoControllers(Hyperparameters):
     pruning: tuple[float, ...] = (0.0, 0.5, 1.0)
     floor: int = Field(default=3, ge=0)
     reach: tuple[Reach, Reach] = (0.4, 0.1)
+    patience: int | None = Field(default=None, ge=1)
+    moved_layers: int | None = Field(default=None, ge=1)
     mix: tuple[float, float] = (0.3, 0.9)
     between: int = Field(default=3, ge=0)
     between_share: float = Field(default=0.2, gt=0, lt=0.5)
@@ -92,12 +97,16 @@ class _Search:
     """What changes while the controllers take turns: candidates, and each budget's best.
 
     Attributes:
+        moved_layers: as of :class:`TwoControllers`.
+        set_aside: candidates from before the controllers began anew.
         proposed: is the candidate to come a controller's proposal, and not a neighbour of one?
     """
 
     tasks: list[CompressionTask]
     tried: list[Tried]
     rng: np.random.Generator
+    moved_layers: int | None = None
+    set_aside: list[Tried] = dataclasses.field(default_factory=list)
     proposed: bool = True
 
     def centres(self, reach: float) -> list[CompressionTask]:
@@ -113,9 +122,19 @@ class _Search:
 
     def new(self, task: CompressionTask, goals: np.ndarray) -> np.ndarray:
         """``goals`` on the budget, or where their policy is known those of one that is not."""
-        known = {one.hash for one in self.tried}
-        settings, self.proposed = unknown(task, goals, known, self.rng)
+        known = {one.hash for one in (*self.set_aside, *self.tried)}
+        settings, self.proposed = unknown(task, goals, known, self.rng, self.moved_layers)
         return settings
+
+    def begin_anew(self) -> None:
+        """Look elsewhere; nothing is asked twice all the same."""
+        self.set_aside += self.tried
+        self.tried = []
+
+    def stuck_for(self) -> int:
+        """Candidates since the last one that was some budget's best."""
+        last = [self.tried.index(best) for t in self.tasks if (best := best_of(self.tried, t))]
+        return len(self.tried) - 1 - max(last, default=-1)
 
 
 def blinded(task: CompressionTask) -> CompressionTask:
@@ -132,7 +151,8 @@ def two_controllers(setup: Setup) -> None:
     last = settings.descent_share if settings.descents and setup.tasks[0].slopes else 0.0
     kept = last + (settings.between_share if others else 0.0)
     rounds = _part(setup, max(1 - kept, _opening(setup, settings)))
-    search = _Search(_asking(rounds, settings), [], np.random.default_rng(setup.seed))
+    rng = np.random.default_rng(setup.seed)
+    search = _Search(_asking(rounds, settings), [], rng, settings.moved_layers)
     with contextlib.suppress(SearchOver):
         _open(rounds, settings, search)
     agents = _agents(rounds, settings, search)
@@ -247,18 +267,26 @@ def _take_turns(
     agents: dict[str, OffPolicyAlgorithm],
 ) -> None:
     budgets = len(search.tasks)
-    while not setup.trials.over:
-        if settings.pruning:
-            polish(search.tasks, search.tried)
-        centres = search.centres(_now(settings.reach, setup.trials))
-        agents["layer"].set_env(LayerControlEnv(shorter(centres), settle=search.new))
-        remember(agents["layer"], centres, search.tried)
-        _round(setup, agents["layer"], search, settings.layer_rounds * budgets)
-        if "channel" in agents and not setup.trials.over:
+    try:
+        while not setup.trials.over:
+            if settings.pruning:
+                polish(search.tasks, search.tried)
             centres = search.centres(_now(settings.reach, setup.trials))
-            mix = _now(settings.mix, setup.trials)
-            agents["channel"].set_env(ChannelControlEnv(centres, lambda task: task.prior, mix))
-            _round(setup, agents["channel"], search, settings.channel_rounds * budgets)
+            agents["layer"].set_env(LayerControlEnv(shorter(centres), settle=search.new))
+            remember(agents["layer"], centres, search.tried)
+            _round(setup, agents["layer"], search, settings.layer_rounds * budgets)
+            if "channel" in agents and not setup.trials.over:
+                centres = search.centres(_now(settings.reach, setup.trials))
+                mix = _now(settings.mix, setup.trials)
+                agents["channel"].set_env(ChannelControlEnv(centres, lambda task: task.prior, mix))
+                _round(setup, agents["channel"], search, settings.channel_rounds * budgets)
+            if settings.patience is not None and search.stuck_for() >= settings.patience:
+                search.begin_anew()
+                seed = int(search.rng.integers(2**31))
+                agents.update(_agents(dataclasses.replace(setup, seed=seed), settings, search))
+    finally:
+        search.tried[:0] = search.set_aside
+        search.set_aside = []
 
 
 def _now(ends: tuple[float, float], trials: Trials) -> float:

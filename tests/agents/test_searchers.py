@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import sys
 
 import numpy as np
 import optuna
@@ -11,6 +12,7 @@ import pytest
 
 from agents.config import load_agent_config
 from agents.experience import Tried, uses_the_budget
+from agents.front import load_front
 from agents.neighbourhood import centred, shorter, unknown
 from agents.searchers import SEARCHERS, WITHOUT_CHANCE, opening
 from agents.searchers.two_controllers import blinded
@@ -21,7 +23,7 @@ from envs.layer_control import sharing
 from envs.observation import observe
 from hw_models.errors import AjpqError
 from tests.agents.searching import IMAGES, best, searched
-from tests.envs.toy import best_of_joint_toy, joint_toy, toy_task, with_slopes
+from tests.envs.toy import BYTES, best_of_joint_toy, joint_toy, toy_task, with_slopes
 
 LEARNING = ("td3", "sac", "ddpg", "ppo")
 NAMES = tuple(name for name in SEARCHERS if name not in LEARNING)
@@ -308,6 +310,17 @@ def test_a_neighbour_of_a_known_policy_is_near_and_new():
     assert np.abs(moved - asked).max() < 0.5
 
 
+@pytest.mark.parametrize(("moved", "expected"), [(1, 1), (2, 2), (None, len(BYTES))])
+def test_a_neighbour_differs_in_as_many_layers_as_asked(moved, expected):
+    task = dataclasses.replace(joint_toy(SIZE), hard=False)
+    goals, rng = np.full(task.prior.shape, 0.4), np.random.default_rng(0)
+    asked, _ = unknown(task, goals, set(), rng)
+    found = [unknown(task, goals, {task.policy(asked).hash}, rng, moved)[0] for _ in range(20)]
+    differing = [{int(layer) for layer in np.flatnonzero((m != asked).any(1))} for m in found]
+    assert {len(layers) for layers in differing} == {expected}
+    assert set.union(*differing) == set(range(len(task.layers)))
+
+
 def test_blinded_controllers_observe_the_same_whatever_the_sensitivities():
     task = joint_toy(SIZE)
     minds = tuple(dataclasses.replace(facts, sensitivity=(1.0, 1.0)) for facts in task.layers)
@@ -347,6 +360,23 @@ def test_proposals_are_tried_at_shorter_lengths_for_every_budget_in_turn():
     assert reaches[0] == tasks[0].reach
     assert reaches == sorted(reaches, reverse=True)
     assert len(set(reaches)) == len(reaches)
+
+
+@pytest.mark.parametrize(("patience", "anew"), [(6, True), (None, False)])
+def test_controllers_that_are_stuck_begin_anew_and_forget_nothing(
+    patience, anew, tmp_path, monkeypatch
+):
+    made = []
+    module = sys.modules["agents.searchers.two_controllers"]
+    build = module._agents
+    monkeypatch.setattr(module, "_agents", lambda *given: made.append(given) or build(*given))
+    own = {"pruning": [], "floor": 0, "channel_rounds": 0, "layer_rounds": 4, "patience": patience}
+    task = joint_toy(SIZE)
+    asked, _ = searched("ajpq", [task], tmp_path, hyperparameters=own, most_candidates=80)
+    assert (len(made) > 1) is anew
+    assert len({setup.seed for setup, *_ in made}) == len(made)
+    (point,) = load_front(tmp_path / "agent")
+    assert point.reward == pytest.approx(best(asked))
 
 
 def test_without_a_warm_start_the_tables_are_never_asked(tmp_path, monkeypatch):
