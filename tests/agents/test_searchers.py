@@ -14,7 +14,7 @@ from agents.config import load_agent_config
 from agents.experience import Tried, uses_the_budget
 from agents.front import load_front
 from agents.neighbourhood import centred, shorter, unknown
-from agents.searchers import SEARCHERS, WITHOUT_CHANCE, opening
+from agents.searchers import SEARCHERS, WITHOUT_CHANCE, opening, turns
 from agents.searchers.two_controllers import blinded
 from agents.sensitivity import load_sensitivities
 from ajpq.config.files import shipped
@@ -367,9 +367,11 @@ def test_controllers_that_are_stuck_begin_anew_and_forget_nothing(
     patience, anew, tmp_path, monkeypatch
 ):
     made = []
-    module = sys.modules["agents.searchers.two_controllers"]
-    build = module._agents
-    monkeypatch.setattr(module, "_agents", lambda *given: made.append(given) or build(*given))
+    build = turns.controllers
+    for module in (turns, sys.modules["agents.searchers.two_controllers"]):
+        monkeypatch.setattr(
+            module, "controllers", lambda *given: made.append(given) or build(*given)
+        )
     own = {"pruning": [], "floor": 0, "channel_rounds": 0, "layer_rounds": 4, "patience": patience}
     task = joint_toy(SIZE)
     asked, _ = searched("ajpq", [task], tmp_path, hyperparameters=own, most_candidates=80)

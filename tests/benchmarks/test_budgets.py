@@ -5,7 +5,7 @@ import math
 import pytest
 
 from agents.config import load_agent_config
-from agents.searchers.two_controllers import TwoControllers
+from agents.searchers.turns import TwoControllers
 from ajpq.comparing.standings import Spread
 from benchmarks import ablations, transfer, unseen_budgets
 from envs.budget import Budget, between

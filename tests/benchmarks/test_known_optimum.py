@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from agents.searchers.setup import Hyperparameters
-from agents.searchers.two_controllers import TwoControllers
+from agents.searchers.turns import TwoControllers
 from benchmarks import known_optimum
 from benchmarks.known_optimum import Found
 from tests.envs.toy import toy_task
