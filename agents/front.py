@@ -27,6 +27,7 @@ class Point(BaseModel):
         bounds: cost -> ratio to the reference.
         settings: ``[L][K]`` goals of the layers.
         shares: of each layer's channels.
+        prior: ``[L][K]`` what single-layer measurements suggest for it; none in older fronts.
         reward: of the best.
         reward_warm: without what the controllers' own proposals added to the best so far, each
             when it came; None if the first was one of theirs.
@@ -39,6 +40,7 @@ class Point(BaseModel):
     top1_val: float
     reward: float
     reward_warm: float | None
+    prior: list[list[float]] = []
 
 
 _FRONT = TypeAdapter(list[Point])
@@ -59,6 +61,7 @@ def points_of(tasks: Sequence[CompressionTask], tried: Sequence[Tried]) -> list[
                     top1_val=after.metrics.top1_val,
                     reward=reward,
                     reward_warm=None if learned is None else reward - learned,
+                    prior=task.projected(task.prior).tolist(),
                 )
             )
     return points
@@ -107,6 +110,24 @@ def starts(points: Sequence[Point], task: CompressionTask) -> list[CompressionTa
         pairs = zip(_content(below[0]), _content(above[0]), strict=True)
         found.insert(0, _centred(task, *((1 - share) * a + share * b for a, b in pairs)))
     return found
+
+
+def carried_over(points: Sequence[Point], task: CompressionTask) -> list[CompressionTask]:
+    """``task`` with a prior that another network's front suggests: the best of the nearest budget.
+
+    By how much its settings differ from that network's prior is laid over this one's, layers at the
+    same share of the depth taking the same part. Empty if nothing is known or knobs are others.
+    """
+    knobs = task.prior.shape[1]
+    known = [point for point in points if point.prior and len(point.prior[0]) == knobs]
+    if not known:
+        return []
+    wanted = _level(task.budget.bounds, task)
+    nearest = min(known, key=lambda point: abs(_level(point.bounds, task) - wanted))
+    moved = np.array(nearest.settings) - np.array(nearest.prior)
+    depth, own = (np.linspace(0.0, 1.0, count) for count in (len(moved), len(task.prior)))
+    laid = np.stack([np.interp(own, depth, column) for column in moved.T], axis=1)
+    return [task.around(np.clip(task.projected(task.prior) + laid, 0.0, 1.0))]
 
 
 def _level(bounds: Mapping[str, float], task: CompressionTask) -> float:

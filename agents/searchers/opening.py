@@ -15,7 +15,7 @@ import numpy as np
 
 from agents.descent import downhill
 from agents.experience import Tried, best_of, settings_of
-from agents.front import Point, starts
+from agents.front import Point, carried_over, starts
 from agents.searchers.milp import Milp, planned
 from agents.searchers.setup import Setup
 from agents.sensitivity import (
@@ -42,6 +42,15 @@ def continue_from(
     """Ask for what an earlier front suggests for each budget."""
     for task in tasks:
         for start in starts(points, task):
+            _ask(start, start.projected(start.prior), tried)
+
+
+def carry_over(
+    tasks: Sequence[CompressionTask], tried: list[Tried], points: Sequence[Point]
+) -> None:
+    """Ask for what this network's own measurements suggest, and another network's front."""
+    for task in tasks:
+        for start in (task, *carried_over(points, task)):
             _ask(start, start.projected(start.prior), tried)
 
 

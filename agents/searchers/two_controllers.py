@@ -19,6 +19,7 @@ import numpy as np
 from agents.checkpoints import load_agent, save_agent
 from agents.front import load_front, points_of, save_front
 from agents.searchers.opening import (
+    carry_over,
     continue_from,
     descend,
     integer_program,
@@ -74,7 +75,7 @@ def two_controllers(setup: Setup) -> None:
         search.tasks = _asking(downhill, settings)
         with contextlib.suppress(SearchOver):
             descend(downhill.trials, search.tasks, search.tried, settings.descents)
-    front = points_of(setup.tasks, search.tried)
+    front = points_of([sharing(task) for task in setup.tasks], search.tried)
     whole = dataclasses.replace(setup, tasks=(*others,) or setup.tasks)
     search.tasks = _asking(whole, settings)
     with contextlib.suppress(SearchOver):
@@ -85,7 +86,8 @@ def two_controllers(setup: Setup) -> None:
         take_turns(whole, settings, search, agents)
     for name, agent in agents.items():
         save_agent(agent, agent_config(setup.config, settings), setup.folder / "agent" / name)
-    served = sorted([*setup.tasks, *others], key=lambda task: sum(task.budget.bounds.values()))
+    served = [sharing(task) for task in (*setup.tasks, *others)]
+    served = sorted(served, key=lambda task: sum(task.budget.bounds.values()))
     save_front(setup.folder / "agent", points_of(served, search.tried))
 
 
@@ -113,10 +115,12 @@ def _asking(setup: Setup, settings: TwoControllers) -> list[CompressionTask]:
 
 def _open(setup: Setup, settings: TwoControllers, search: Search) -> None:
     """Ask for what needs no learning."""
-    if setup.origin is not None:
-        continue_from(search.tasks, search.tried, load_front(setup.origin))
+    front = [] if setup.origin is None else load_front(setup.origin)
+    continue_from(search.tasks, search.tried, front)
     known = known_sensitivities(setup)
     new = not search.tried
+    if new and front:
+        carry_over(search.tasks, search.tried, front)
     warm_start(search.tasks, search.tried, settings.pruning)
     if settings.floor and (new or known is not None):
         search.tried += integer_program(setup, settings.floor, known)

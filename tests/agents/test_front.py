@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agents.front import Point, load_front, save_front, starts
+from agents.front import Point, carried_over, load_front, save_front, starts
 from envs.layer_control import sharing
 from hw_models.errors import AjpqError
 from tests.agents.searching import best, searched
@@ -51,6 +51,53 @@ def test_the_front_of_another_network_suggests_nothing():
     odd = point_of(task, 0.5, 0.5)
     odd = odd.model_copy(update={"settings": odd.settings[:-1]})
     assert starts([odd], task) == []
+
+
+def test_what_another_network_has_learned_is_laid_over_by_depth():
+    task = sharing(joint_toy())
+    own = task.projected(task.prior)
+    prior = np.full((5, own.shape[1]), 0.5)
+    moved = np.linspace(-0.2, 0.2, 5)[:, None] + np.zeros(own.shape[1])
+    other = point_of(task, 0.5, 0.5)
+    fields = {"settings": (prior + moved).tolist(), "prior": prior.tolist()}
+    near = other.model_copy(update=fields)
+    level = task.budget.bounds["size"]
+    far = near.model_copy(update={"bounds": {"size": 9 * level}, "settings": prior.tolist()})
+    (start,) = carried_over([far, near], task)
+    expected = own + np.linspace(-0.2, 0.2, len(own))[:, None]
+    assert start.prior == pytest.approx(np.clip(expected, 0.0, 1.0))
+    older = near.model_copy(update={"prior": []})
+    assert carried_over([older], task) == []
+    fewer = near.model_copy(update={"prior": [row[:1] for row in near.prior]})
+    assert carried_over([fewer], task) == []
+
+
+def test_on_another_network_its_own_measurements_are_asked_first(tmp_path):
+    task, folder = joint_toy(0.4), tmp_path / "agent"
+    alone = {"pruning": [], "floor": 0, "channel_rounds": 0}
+    searched("ajpq", [task], tmp_path, hyperparameters=alone, most_candidates=12)
+    points = load_front(folder)
+    assert np.shape(points[0].prior) == np.shape(points[0].settings)
+    deeper = [
+        point.model_copy(
+            update={
+                "settings": [row for row in point.settings for _ in range(2)],
+                "prior": [row for row in point.prior for _ in range(2)],
+            }
+        )
+        for point in points
+    ]
+    save_front(folder, deeper)
+    asked, _ = searched(
+        "ajpq",
+        [task],
+        tmp_path / "second",
+        hyperparameters=alone,
+        origin=folder,
+        most_candidates=12,
+    )
+    own = sharing(task)
+    assert asked[0].policy == own.policy(own.projected(own.prior))
 
 
 def test_a_budget_in_between_is_decoded_from_what_was_learned(tmp_path):
