@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from agents.experience import Tried, best_of, learned_reward
+from envs.episodes import settled
 from envs.task import CompressionTask
 from hw_models.errors import AjpqError
 from hw_models.plain import clipped
@@ -28,6 +29,7 @@ class Point(BaseModel):
         settings: ``[L][K]`` goals of the layers.
         shares: of each layer's channels.
         prior: ``[L][K]`` what single-layer measurements suggest for it; none in older fronts.
+        knobs: what the columns of both are.
         reward: of the best.
         reward_warm: without what the controllers' own proposals added to the best so far, each
             when it came; None if the first was one of theirs.
@@ -41,6 +43,7 @@ class Point(BaseModel):
     reward: float
     reward_warm: float | None
     prior: list[list[float]] = []
+    knobs: tuple[str, ...] = ()
 
 
 _FRONT = TypeAdapter(list[Point])
@@ -61,7 +64,8 @@ def points_of(tasks: Sequence[CompressionTask], tried: Sequence[Tried]) -> list[
                     top1_val=after.metrics.top1_val,
                     reward=reward,
                     reward_warm=None if learned is None else reward - learned,
-                    prior=task.projected(task.prior).tolist(),
+                    prior=settled(task, task.prior).tolist(),
+                    knobs=task.knobs.names,
                 )
             )
     return points
@@ -118,8 +122,7 @@ def carried_over(points: Sequence[Point], task: CompressionTask) -> list[Compres
     By how much its settings differ from that network's prior is laid over this one's, layers at the
     same share of the depth taking the same part. Empty if nothing is known or knobs are others.
     """
-    knobs = task.prior.shape[1]
-    known = [point for point in points if point.prior and len(point.prior[0]) == knobs]
+    known = [point for point in points if point.prior and point.knobs == task.knobs.names]
     if not known:
         return []
     wanted = _level(task.budget.bounds, task)
@@ -127,7 +130,7 @@ def carried_over(points: Sequence[Point], task: CompressionTask) -> list[Compres
     moved = np.array(nearest.settings) - np.array(nearest.prior)
     depth, own = (np.linspace(0.0, 1.0, count) for count in (len(moved), len(task.prior)))
     laid = np.stack([np.interp(own, depth, column) for column in moved.T], axis=1)
-    return [task.around(np.clip(task.projected(task.prior) + laid, 0.0, 1.0))]
+    return [task.around(np.clip(settled(task, task.prior) + laid, 0.0, 1.0))]
 
 
 def _level(bounds: Mapping[str, float], task: CompressionTask) -> float:

@@ -51,7 +51,7 @@ def carry_over(
     """Ask for what this network's own measurements suggest, and another network's front."""
     for task in tasks:
         for start in (task, *carried_over(points, task)):
-            _ask(start, start.projected(start.prior), tried)
+            _ask(start, settled(start, start.prior), tried)
 
 
 def warm_start(

@@ -80,6 +80,7 @@ class Search:
     Attributes:
         moved_layers: as of :class:`TwoControllers`.
         set_aside: candidates from before the controllers began anew.
+        since: how many there were when these turns began.
         proposed: is the candidate to come a controller's proposal, and not a neighbour of one?
     """
 
@@ -88,6 +89,7 @@ class Search:
     rng: np.random.Generator
     moved_layers: int | None = None
     set_aside: list[Tried] = dataclasses.field(default_factory=list)
+    since: int = 0
     proposed: bool = True
 
     def centres(self, reach: float) -> list[CompressionTask]:
@@ -108,14 +110,15 @@ class Search:
         return settings
 
     def begin_anew(self) -> None:
-        """Look elsewhere; nothing is asked twice all the same."""
+        """Look elsewhere; proposals for what was asked before give way all the same."""
         self.set_aside += self.tried
         self.tried = []
+        self.since = 0
 
     def stuck_for(self) -> int:
         """Candidates since the last one that was some budget's best."""
         last = [self.tried.index(best) for t in self.tasks if (best := best_of(self.tried, t))]
-        return len(self.tried) - 1 - max(last, default=-1)
+        return len(self.tried) - 1 - max([self.since - 1, *last])
 
 
 def act(search: Search, agent: OffPolicyAlgorithm, reach: float) -> None:
@@ -159,7 +162,7 @@ def take_turns(
     search: Search,
     agents: dict[str, OffPolicyAlgorithm],
 ) -> None:
-    budgets = len(search.tasks)
+    budgets, search.since = len(search.tasks), len(search.tried)
     try:
         while not setup.trials.over:
             if settings.pruning:
@@ -173,7 +176,8 @@ def take_turns(
                 mix = _now(settings.mix, setup.trials)
                 agents["channel"].set_env(ChannelControlEnv(centres, lambda task: task.prior, mix))
                 _round(setup, agents["channel"], search, settings.channel_rounds * budgets)
-            if settings.patience is not None and search.stuck_for() >= settings.patience:
+            stuck = settings.patience is not None and search.stuck_for() >= settings.patience
+            if stuck and not setup.trials.over:
                 search.begin_anew()
                 seed = int(search.rng.integers(2**31))
                 agents.update(controllers(dataclasses.replace(setup, seed=seed), settings, search))

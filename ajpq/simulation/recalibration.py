@@ -29,7 +29,7 @@ from ajpq.simulation.operators import applied, operator_module
 from ajpq.simulation.prefixes import Prefixes
 from ajpq.simulation.ranking import loaded, ranking_step, real_edge
 from ajpq.simulation.walk import Step, walk
-from hw_models.network import Edge, Network, Operator
+from hw_models.network import Network, Operator
 
 _STATISTICS = ("running_mean", "running_var")
 
@@ -88,8 +88,9 @@ def recalibrate(
             own = _own_tensors(owner, op, tensors, kept[owner.output], before)
             normalise = _normalisation(owner, own, notes, frozen=batchnorm_batches == 0)
             more[op.name] = b"".join(own[role].numpy().tobytes() for role in sorted(own))
-        measured = _measured_step(kernels, network, op, normalise, measure, notes)
-        plain = _plain_step(kernels, network, op, normalise)
+        real = _unrounded(kernels, network, op)
+        measured = _measured_step(kernels, network, op, real, normalise, measure, notes)
+        plain = _plain_step(kernels, network, op, real, normalise)
         steps.append((op, _either(measuring, measured, plain)))
     run = walk(network, steps, kernels.store, prefixes, notes, more)
     for images in batches:
@@ -195,6 +196,7 @@ def _measured_step(
     kernels: Kernels,
     network: Network,
     op: Operator,
+    real: Step,
     normalise: Normalise | None,
     measure: Callable[[str, Tensor], None],
     notes: dict[str, Any],
@@ -202,7 +204,6 @@ def _measured_step(
     inputs, out = [network.edges[edge] for edge in op.inputs], network.edges[op.output]
     if op.kind in GRID_PRESERVING:
         return _inheriting(op, kernels.move(op, inputs, out), notes)
-    real = _unrounded(kernels, op, inputs, out)
 
     def step(*stored: Tensor) -> Tensor:
         x = real(*stored)
@@ -214,13 +215,12 @@ def _measured_step(
 
 
 def _plain_step(
-    kernels: Kernels, network: Network, op: Operator, normalise: Normalise | None
+    kernels: Kernels, network: Network, op: Operator, real: Step, normalise: Normalise | None
 ) -> Step:
     """The same without measuring, and with fewer passes over the values."""
     if normalise is None:
         return ranking_step(kernels, network, op)
-    inputs, out = [network.edges[edge] for edge in op.inputs], network.edges[op.output]
-    real = _unrounded(kernels, op, inputs, out)
+    out = network.edges[op.output]
     if op.activation in CLAMPS:
         done, unit = finish(op.activation, out), step_size(out)
         return lambda *stored: kernels.store(done(normalise(real(*stored), unit)), out)
@@ -232,8 +232,9 @@ def _plain_step(
     return step
 
 
-def _unrounded(kernels: Kernels, op: Operator, inputs: list[Edge], out: Edge) -> Step:
+def _unrounded(kernels: Kernels, network: Network, op: Operator) -> Step:
     """What an operator gives before its activation and before it is put on codes."""
+    inputs, out = [network.edges[edge] for edge in op.inputs], network.edges[op.output]
     bare, unrounded = replace(op, activation=None), real_edge(out)
     if op.kind in ("conv", "linear"):
         return kernels.layer(bare, inputs[0], unrounded)

@@ -59,7 +59,8 @@ def test_what_another_network_has_learned_is_laid_over_by_depth():
     prior = np.full((5, own.shape[1]), 0.5)
     moved = np.linspace(-0.2, 0.2, 5)[:, None] + np.zeros(own.shape[1])
     other = point_of(task, 0.5, 0.5)
-    fields = {"settings": (prior + moved).tolist(), "prior": prior.tolist()}
+    settings = (prior + moved).tolist()
+    fields = {"settings": settings, "prior": prior.tolist(), "knobs": task.knobs.names}
     near = other.model_copy(update=fields)
     level = task.budget.bounds["size"]
     far = near.model_copy(update={"bounds": {"size": 9 * level}, "settings": prior.tolist()})
@@ -68,8 +69,8 @@ def test_what_another_network_has_learned_is_laid_over_by_depth():
     assert start.prior == pytest.approx(np.clip(expected, 0.0, 1.0))
     older = near.model_copy(update={"prior": []})
     assert carried_over([older], task) == []
-    fewer = near.model_copy(update={"prior": [row[:1] for row in near.prior]})
-    assert carried_over([fewer], task) == []
+    others = near.model_copy(update={"knobs": ("sparsity", "activation")})
+    assert carried_over([others], task) == []
 
 
 def test_on_another_network_its_own_measurements_are_asked_first(tmp_path):
@@ -97,7 +98,9 @@ def test_on_another_network_its_own_measurements_are_asked_first(tmp_path):
         most_candidates=12,
     )
     own = sharing(task)
-    assert asked[0].policy == own.policy(own.projected(own.prior))
+    (carried,) = carried_over(load_front(folder), own)
+    for each, start in zip(asked, (own, carried), strict=False):
+        assert each.policy == start.policy(start.projected(start.prior))
 
 
 def test_a_budget_in_between_is_decoded_from_what_was_learned(tmp_path):

@@ -140,9 +140,14 @@ def test_bytes_are_added_and_put_on_other_grids_as_the_reference_does(signs, sha
     add = Operator("sum", "add", ("x", "y"), "out", {}, None, function)
     expected = operator_module(add, edges[:2], out)(*codes)
     assert torch.equal(way.load(way.add(add, left, right, out)(*stored), out), expected)
-    rescale = Operator("to", "activation", ("x",), "out", {"function": function or "relu"})
-    expected = operator_module(rescale, [left], out)(codes[0])
-    assert torch.equal(way.load(way.rescale(rescale, left, out)(stored[0]), out), expected)
+    twice = Operator("sum", "add", ("x", "x"), "out", {}, None, function)
+    expected = operator_module(twice, [left, left], out)(codes[0], codes[0])
+    assert torch.equal(way.load(way.add(twice, left, left, out)(*stored[:1] * 2), out), expected)
+    kind, given = ("activation", {"function": function}) if function else ("requantize", {})
+    for entry in (out, replace(out, bits=4)):
+        rescale = Operator("to", kind, ("x",), "out", given)
+        expected = operator_module(rescale, [left], entry)(codes[0])
+        assert torch.equal(way.load(way.rescale(rescale, left, entry)(stored[0]), entry), expected)
     assert all(torch.equal(x, y) for x, y in zip(stored, before, strict=True))
 
 
