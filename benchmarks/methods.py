@@ -11,7 +11,7 @@ own. Accuracy is the exact reference's on all test images, looked at once per ro
     python -m benchmarks.methods --data imagefolder:DIR --checkpoint resnet20-12fca82f.th
     python -m benchmarks.methods --rows lsq-w2a2 ewgs-w2a2
 
-About an hour per row on one core. Rows are run folders: started again, it goes on where it was
+About half an hour per row on one core. Rows are run folders: started again, it goes on where it was
 stopped, and the table holds all rows that are finished.
 """
 
@@ -83,7 +83,7 @@ def main(
     resnet56: str = "public",
     mobilenet_v2: str = "zoo/base/mobilenet_v2_x0_5.safetensors",
     rows: tuple[str, ...] = (),
-    epochs: int = 40,
+    epochs: int = 20,
     seed: int = 0,
     run_dir: Path | None = None,
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
