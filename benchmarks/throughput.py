@@ -43,6 +43,8 @@ PROPOSALS = 120
 TUNED = 40
 EPISODES = 30
 CANDIDATES = 2000
+# Steps: grids are fitted at the first, an epoch has nine times as many.
+TRAINED = 40
 
 
 def main(
@@ -92,7 +94,7 @@ def all_parts(checkpoint: Path, data: str, seed: int, turns: int) -> dict[str, P
     images = 1920  # a multiple of every batch size
     return {
         **{f"forward passes of {m}": partial(forward, m, images, turns, seed) for m in WIDE},
-        "training steps": partial(training, "resnet20", 10, turns),
+        "training steps": partial(training, "resnet20", TRAINED, turns),
         "seconds per candidate": partial(candidates, checkpoint, data, PROPOSALS, seed),
         "episodes of a search": partial(episodes, checkpoint, data, EPISODES),
         "growth with depth": partial(growth, DEPTHS, turns, seed),
