@@ -23,8 +23,9 @@ from envs.actions import make_knobs
 from envs.budget import Budget, reward, unreachable
 from envs.distortion import kernel_tables
 from envs.guesses import Form, Points, description, guess, learn
+from envs.harm import Harm
 from envs.ladders import cheapening, ladders
-from envs.prior import Harm, measured_width, prior_settings, sensitivities
+from envs.prior import measured_width, prior_settings, sensitivities
 from envs.slopes import measured_slopes, slope_images
 from envs.task import CompressionTask, LayerFacts
 from hw_models.checks import checked_cost

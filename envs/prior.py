@@ -8,51 +8,18 @@ plus ``log2(a_i / n_i) / 2``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
-from ajpq.compressed import compressed_view, fit_scales, quantize_edges, weight_bits
-from ajpq.evaluate import Costs, kl_divergence
-from ajpq.graph.execute import execute, frozen_batchnorm
+from ajpq.evaluate import Costs
 from ajpq.graph.structure import layers
 from ajpq.policy import CompressionPolicy, LayerPolicy
 from ajpq.problem import Problem
-from ajpq.quantizers import make_quantizer
-from ajpq.simulation.grids import edge_grids
 from envs.actions import Knobs
+from envs.harm import Harm, changed
 from envs.task import LayerFacts
 from hw_models.network import FLOAT_BITS
-
-# Images on which sensitivities are measured.
-_IMAGES = 200
-
-
-@dataclass
-class Harm:
-    """Divergences of single changes, and how many images it took to measure them so far.
-
-    Whoever asks again pays the images again, but what is known is not computed again.
-    """
-
-    problem: Problem
-    images: int = 0
-    _known: dict[tuple[tuple[str, LayerPolicy], ...], float] = field(default_factory=dict)
-
-    def __call__(self, changes: Mapping[str, LayerPolicy]) -> float:
-        """:func:`divergence` of ``changes``."""
-        self.images += self.images_each
-        key = tuple(changes.items())
-        if key not in self._known:
-            self._known[key] = divergence(self.problem, changes)
-        return self._known[key]
-
-    @property
-    def images_each(self) -> int:
-        """Images that one divergence is measured on."""
-        return min(_IMAGES, len(self.problem.search_sample.labels))
 
 
 def measured_width(knobs: Knobs) -> int:
@@ -118,7 +85,7 @@ def _sparsity_prior(
     full = _main_cost(price(whole))
     gains = []
     for index in groups:
-        halved = _changed(whole, _halved(problem, leaders, index, 8, activation=8))
+        halved = changed(whole, _halved(problem, leaders, index, 8, activation=8))
         gains.append(max(full - _main_cost(price(halved)), 0.0) / full)
     efficiency = np.array(gains) / (table[groups, 1] + 1e-3)
     rank = np.argsort(np.argsort(efficiency, kind="stable"), kind="stable")
@@ -153,23 +120,3 @@ def _halved(
                 weight_bits=tuple(bits.tolist()), activation_bits=activation
             )
     return changes
-
-
-def _changed(policy: CompressionPolicy, changes: Mapping[str, LayerPolicy]) -> CompressionPolicy:
-    return policy.model_copy(update={"layers": {**policy.layers, **changes}})
-
-
-@torch.no_grad()
-def divergence(problem: Problem, changes: Mapping[str, LayerPolicy]) -> float:
-    """KL divergence in nats of the uncompressed network with only these layers changed."""
-    policy = _changed(problem.uniform(FLOAT_BITS), changes)
-    quantizer = make_quantizer(policy.quantizer)
-    widths = weight_bits(problem.graph, policy)
-    scales = fit_scales(problem.graph, problem.state, widths, quantizer)
-    view = compressed_view(problem.graph, problem.state, widths, scales, quantizer)
-    edge = quantize_edges(edge_grids(problem.graph, policy, problem.ranges))
-    sample = problem.search_sample
-    assert sample.float_logits is not None
-    images = sample.images[:_IMAGES]
-    logits = execute(problem.graph, view, images, edge=edge, batchnorm=frozen_batchnorm)
-    return kl_divergence(sample.float_logits[:_IMAGES], logits)

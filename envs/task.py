@@ -117,6 +117,10 @@ class CompressionTask:
     hard: bool = True
     guess: Callable[[CompressionPolicy], float | None] | None = None
 
+    def __deepcopy__(self, memo: object = None) -> CompressionTask:
+        """Nobody changes one; environments of Stable-Baselines3 copy all that they tell."""
+        return self
+
     @cached_property
     def ladders(self) -> tuple[Ladder, ...] | None:
         """Of each layer, who buys its bits; None where widths ramp up with importance."""

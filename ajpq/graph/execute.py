@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +77,26 @@ def execute(
     values = {graph.input: images}
     if graph.input in graph.code_edges:
         values[graph.input] = edge(graph.input, images)
-    for node in graph.nodes:
+    advance(graph, graph.nodes, values, tensors, weight=weight, edge=edge, batchnorm=batchnorm)
+    return values[graph.output]
+
+
+def advance(
+    graph: Graph,
+    nodes: Sequence[Node],
+    values: dict[str, Tensor],
+    tensors: Tensors,
+    *,
+    weight: Hook = unchanged,
+    edge: Hook = unchanged,
+    batchnorm: BatchNorm = frozen_batchnorm,
+) -> None:
+    """Run ``nodes``, some of the graph's that follow one another, as :func:`execute` does.
+
+    Args:
+        values: of all edges that they read from others; those that they make are added.
+    """
+    for node in nodes:
         inputs = [values[name] for name in node.inputs]
         if node.kind in LAYER_KINDS:
             rows = weight(node.name, tensors[node.parameters["weight"]])
@@ -89,7 +108,6 @@ def execute(
         else:
             result = _OPERATIONS[node.kind](node, inputs)
         values[node.output] = edge(node.output, result) if _has_codes(graph, node) else result
-    return values[graph.output]
 
 
 def _has_codes(graph: Graph, node: Node) -> bool:
