@@ -20,8 +20,8 @@ from envs.observation import budget_bounds
 from envs.task import CompressionTask
 
 GROUPS = 4
-# An action of 1 makes a kernel's error count four times as much, which is worth a bit.
-_REACH = float(np.log(4.0))
+# An action of 1 at a reach of 1 makes a kernel's error count sixteen times as much, about two bits.
+_REACH = float(np.log(16.0))
 # Of the reward for a layer's error next to that for the whole network.
 _INTRINSIC_SCALE = 0.5
 
@@ -55,9 +55,9 @@ class ChannelControlEnv(gym.Env[np.ndarray, np.ndarray]):
     The layer controller has set how many kernels live and their mean width. The least important
     kernels, by the criterion that the layer controller's goals rank by too, have 0 bits; the
     others share the mean. Left alone they buy bits where these save most error by the tables and
-    the task's shares (:mod:`envs.allocation`); an action makes a group's error count up to four
-    times as much as there or a quarter, about a bit more or less. So goals are met whatever the
-    actions are.
+    the task's shares (:mod:`envs.allocation`); an action makes a group's error count more or less
+    than there, at a ``reach`` of a half up to four times as much or a quarter, about a bit more or
+    less. So goals are met whatever the actions are.
 
     ## Action space
 
@@ -141,7 +141,7 @@ class ChannelControlEnv(gym.Env[np.ndarray, np.ndarray]):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Decide one group; layers are judged by their tables, the last step by the network."""
         part = self._parts[self._step]
-        offset = _REACH * float(np.asarray(action).reshape(-1)[0])
+        offset = _REACH * self.task.reach * float(np.asarray(action).reshape(-1)[0])
         self._shares[part.layer][part.rows] = self._start[part.layer][part.rows] + offset
         self._step += 1
         done = self._step == len(self._parts)

@@ -35,13 +35,14 @@ class TwoControllers(Hyperparameters):
     """How the controllers take turns.
 
     Attributes:
-        layer_rounds, channel_rounds: episodes per budget before the other controller's turn;
-            without channel rounds there is no hierarchy.
+        layer_rounds, channel_rounds: episodes per budget before the other controller's turn.
+            Without channel rounds there is no channel controller: tables and slopes alone share out
+            a layer's bits. ``benchmarks/ablations.py`` measures what it adds.
         pruning: strengths of the prior's sparsity that the warm start tries; with none of them
             tables propose nothing, later neither.
         floor: solutions of the integer program for each budget that the search starts from too,
             and below which it never ends; 0 for none, and none of its sensitivities.
-        reach: how far an action of 1 moves a goal from its centre, first and last round: wide at
+        reach: how far an action of 1 moves from the centre, first and last round: wide at
             first, for devices step by whole blocks of channels, then narrow.
         patience: after so many candidates that were no budget's best the controllers forget what
             they know and begin anew; None: never. For searches without a warm start.
@@ -58,7 +59,7 @@ class TwoControllers(Hyperparameters):
     """
 
     layer_rounds: int = Field(default=8, ge=1)
-    channel_rounds: int = Field(default=2, ge=0)
+    channel_rounds: int = Field(default=0, ge=0)
     pruning: tuple[float, ...] = (0.0, 0.5, 1.0)
     floor: int = Field(default=3, ge=0)
     reach: tuple[Reach, Reach] = (0.4, 0.1)
@@ -172,9 +173,9 @@ def take_turns(
             remember(agents["layer"], centres, search.tried)
             _round(setup, agents["layer"], search, settings.layer_rounds * budgets)
             if "channel" in agents and not setup.trials.over:
-                centres = search.centres(_now(settings.reach, setup.trials))
+                near = shorter(search.centres(_now(settings.reach, setup.trials)))
                 mix = _now(settings.mix, setup.trials)
-                agents["channel"].set_env(ChannelControlEnv(centres, lambda task: task.prior, mix))
+                agents["channel"].set_env(ChannelControlEnv(near, lambda task: task.prior, mix))
                 _round(setup, agents["channel"], search, settings.channel_rounds * budgets)
             stuck = settings.patience is not None and search.stuck_for() >= settings.patience
             if stuck and not setup.trials.over:

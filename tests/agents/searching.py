@@ -31,10 +31,10 @@ def searched(name, tasks, folder: Path, seed=0, hyperparameters=None, origin=Non
 
     config = load_agent_config(name)
     if hyperparameters is not None:
-        config = AgentConfig(algorithm=name, hyperparameters=hyperparameters)
+        config = AgentConfig(algorithm=config.algorithm, hyperparameters=hyperparameters)
     trials = Trials(judge=judge, cost=lambda metrics: IMAGES, **limits)
     with contextlib.suppress(SearchOver):
-        SEARCHERS[name](Setup(tuple(tasks), trials, config, seed, folder, origin))
+        SEARCHERS[config.algorithm](Setup(tuple(tasks), trials, config, seed, folder, origin))
     return asked, trials
 
 

@@ -32,9 +32,9 @@ def test_the_worst_budget_counts(decoded, holds):
     assert bar["holds"] is holds
 
 
-def test_the_searcher_from_nothing_has_no_warm_start_and_no_other_difference():
+def test_what_is_transferred_is_both_controllers_without_a_warm_start():
     cold, warm = (load_agent_config(spec) for spec in (str(transfer.COLD), "ajpq"))
-    own = {"pruning": [], "floor": 0, "descents": []}
+    own = {"pruning": [], "floor": 0, "descents": [], "channel_rounds": 2}
     assert cold.hyperparameters == warm.hyperparameters | own
     assert (cold.algorithm, cold.noise) == (warm.algorithm, warm.noise)
 
@@ -56,7 +56,6 @@ def test_transfer_asks_for_the_middle_budget():
 def test_every_ablation_changes_one_thing():
     whole = load_agent_config("ajpq").hyperparameters
     differences = {
-        "without_hierarchy": {"channel_rounds": 0},
         "without_sensitivities": {"sees_sensitivities": False},
         "without_slopes": {"descents": []},
         "from_nothing": {"pruning": [], "floor": 0, "descents": []},
@@ -66,6 +65,9 @@ def test_every_ablation_changes_one_thing():
     for name, difference in differences.items():
         spec = str(transfer.COLD.with_name(f"{name}.yaml"))
         assert load_agent_config(spec).hyperparameters == whole | difference
+    both = load_agent_config(ablations.BOTH).hyperparameters
+    assert both == whole | {"channel_rounds": both["channel_rounds"]}
+    assert both["channel_rounds"] > 0
 
 
 def test_an_ablation_without_a_policy_for_a_budget_says_so():
