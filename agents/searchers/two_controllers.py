@@ -65,7 +65,8 @@ def two_controllers(setup: Setup) -> None:
     agents = controllers(rounds, settings, search)
     if setup.origin is not None:
         for name, agent in agents.items():
-            load_agent(agent, setup.origin / name)
+            if name == "layer" or (setup.origin / name).exists():  # it may have had one controller
+                load_agent(agent, setup.origin / name)
     with contextlib.suppress(SearchOver):
         if setup.origin is not None:
             act(search, agents["layer"], settings.reach[-1])

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -264,6 +265,17 @@ def test_for_another_budget_sensitivities_are_not_measured_again(tmp_path):
     assert len(asked) == 20
     saved = [(tmp_path / name / "agent" / "sensitivities.json").read_text() for name in FOLDERS]
     assert saved[0] == saved[1]
+
+
+def test_both_controllers_go_on_from_one(tmp_path):
+    tasks = [joint_toy(SIZE)]
+    searched("ajpq", tasks, tmp_path / "first", most_candidates=40)
+    origin = tmp_path / "first" / "agent"
+    searched("ajpq-channels", tasks, tmp_path / "second", most_candidates=20, origin=origin)
+    assert (tmp_path / "second" / "agent" / "channel").exists()
+    shutil.rmtree(origin / "layer")
+    with pytest.raises(AjpqError, match="layer"):
+        searched("ajpq", tasks, tmp_path / "third", most_candidates=20, origin=origin)
 
 
 def test_sensitivities_of_other_layers_or_damaged_ones_are_not_taken(tmp_path):
