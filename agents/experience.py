@@ -89,14 +89,20 @@ def remember(
     actions are those that would have led to the settings after projection, from the present prior;
     the reward is that of the other budget.
     """
+    forget(agent)
     assert agent.replay_buffer is not None
-    agent.replay_buffer.reset()
     for task in tasks:
         for one in tried:
             # What a soft budget says of excess is true of every candidate.
             if not task.hard or uses_the_budget(task, one.metrics):
                 for step in walk(task, one):
                     agent.replay_buffer.add(*step)
+
+
+def forget(agent: OffPolicyAlgorithm) -> None:
+    """Empty the replay buffer; what was learned from it stays."""
+    assert agent.replay_buffer is not None
+    agent.replay_buffer.reset()
 
 
 def walk(

@@ -76,8 +76,8 @@ def main(
         agent: what proposes candidates: td3, sac, ddpg, ppo (reinforcement learning), ajpq
             (layers by a controller, kernels by tables), ajpq-channels (both by controllers),
             random, uniform, greedy, evolution, tpe, nsga2, milp, or a YAML file.
-        agent_from: a run folder whose trained agents go on here (--agent ajpq), on the same network
-            or another, the same device or another.
+        agent_from: a run folder whose trained agents go on here (--agent ajpq or
+            ajpq-channels), on the same network or another, the same device or another.
         budget_range: search for all budgets from the bounds up to so many times as much at once.
         criterion: importance of channels: taylor, l1, l2, batchnorm.
         fixed_bits: give every kernel this width or prune it.

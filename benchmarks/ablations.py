@@ -1,4 +1,4 @@
-"""What the parts of the search with two controllers are worth.
+"""What the parts of the search by controllers are worth.
 
 ResNet-20 of zoo/base on edge-npu, budgets and cost as in :mod:`benchmarks.search_quality`.
 The searcher beside itself with a channel controller, with agents that do not observe

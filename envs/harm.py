@@ -20,9 +20,11 @@ from hw_models.network import FLOAT_BITS, Edge
 
 # Images on which sensitivities are measured.
 _IMAGES = 200
+# Of activations that are kept from one change to the next.
+_MOST_BYTES = 1 << 28
 
 
-@dataclass
+@dataclass(eq=False)
 class Harm:
     """Divergences of single changes, and how many images it took to measure them so far.
 
@@ -51,12 +53,12 @@ class Harm:
         return min(_IMAGES, len(self.problem.search_sample.labels))
 
 
-@dataclass
+@dataclass(eq=False)
 class Beginning:
     """How the uncompressed network answers images up to some node.
 
     Changes are asked for layer by layer: what lies before one layer is where the way to the next
-    begins. Only what later nodes read is kept.
+    begins. Only what later nodes read is kept, and nothing if that is much.
     """
 
     graph: Graph
@@ -72,9 +74,10 @@ class Beginning:
         advance(self.graph, self.graph.nodes[self._place : place], self._values, self.state)
         later = self.graph.nodes[place:]
         read = {name for node in later for name in node.inputs} | {self.graph.output}
-        self._values = {name: value for name, value in self._values.items() if name in read}
-        self._place = place
-        return dict(self._values)
+        needed = {name: value for name, value in self._values.items() if name in read}
+        kept = sum(value.nbytes for value in needed.values()) <= _MOST_BYTES
+        self._place, self._values = place, dict(needed) if kept else {}
+        return needed
 
 
 @torch.no_grad()

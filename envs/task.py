@@ -81,7 +81,7 @@ class CompressionTask:
             :func:`envs.allocation.weighted`; None where widths ramp up with importance.
         readers: for each layer the index of the first that reads the same stream; empty where each
             reads its own.
-        reach: how far an action of 1 moves a setting from the prior.
+        reach: how far an action of 1 moves a setting from the prior, or shares from those above.
         path: ``[L, K]`` settings within a hard budget from the most expensive policy down, by the
             target's prices and single-layer measurements; empty unless the budget bounds the drop
             of accuracy.

@@ -1,4 +1,4 @@
-"""What the two controllers begin with, come back to and end with: candidates without learning.
+"""What the controllers begin with, come back to and end with: candidates without learning.
 
 Each budget is asked for what an earlier front suggests, for what the tables say, and for solutions
 of the integer program; at the end, for what lies downhill from its best candidate. What is asked

@@ -1,10 +1,11 @@
-"""Turns of a layer and a channel controller around each budget's best candidate.
+"""Turns of a layer and, if wanted, a channel controller around each budget's best candidate.
 
 Both are agents of Stable-Baselines3, conditioned on the budget. While one learns, the other is held
 at what has been best so far: the layer controller sets goals whose kernels share bits as in the
 best candidate of the budget; the channel controller shares out the goals of that candidate. After
 every round each budget's best candidate becomes the centre that offsets count from, and all
-candidates so far become experience under every budget that they use (:mod:`agents.experience`).
+candidates so far become the layer controller's experience under every budget that they use
+(:mod:`agents.experience`); what the channel controller did around other centres says nothing here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pydantic import Field
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from agents.config import AgentConfig
-from agents.experience import Tried, best_of, remember
+from agents.experience import Tried, best_of, forget, remember
 from agents.neighbourhood import centred, shorter, unknown
 from agents.searchers.opening import polish
 from agents.searchers.setup import Hyperparameters, Setup
@@ -47,7 +48,8 @@ class TwoControllers(Hyperparameters):
         patience: after so many candidates that were no budget's best the controllers forget what
             they know and begin anew; None: never. For searches without a warm start.
         moved_layers: in so many a neighbour of a proposal that is known already differs; None: all.
-        mix: weight of the network's reward next to the layers' errors, first and last round.
+        mix: of the channel controller: weight of the network's reward next to the layers' errors,
+            first and last round.
         between: budgets between each and the next that are served last, so that the front has no
             gaps, with
         between_share: of all trials.
@@ -176,6 +178,7 @@ def take_turns(
                 near = shorter(search.centres(_now(settings.reach, setup.trials)))
                 mix = _now(settings.mix, setup.trials)
                 agents["channel"].set_env(ChannelControlEnv(near, lambda task: task.prior, mix))
+                forget(agents["channel"])
                 _round(setup, agents["channel"], search, settings.channel_rounds * budgets)
             stuck = settings.patience is not None and search.stuck_for() >= settings.patience
             if stuck and not setup.trials.over:

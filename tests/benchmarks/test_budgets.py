@@ -33,8 +33,8 @@ def test_the_worst_budget_counts(decoded, holds):
 
 
 def test_what_is_transferred_is_both_controllers_without_a_warm_start():
-    cold, warm = (load_agent_config(spec) for spec in (str(transfer.COLD), "ajpq"))
-    own = {"pruning": [], "floor": 0, "descents": [], "channel_rounds": 2}
+    cold, warm = (load_agent_config(spec) for spec in (str(transfer.COLD), ablations.BOTH))
+    own = {"pruning": [], "floor": 0, "descents": []}
     assert cold.hyperparameters == warm.hyperparameters | own
     assert (cold.algorithm, cold.noise) == (warm.algorithm, warm.noise)
 
