@@ -28,8 +28,8 @@ def main(
 
     The agents of a run with --agent ajpq or ajpq-channels know its budgets and what was best for
     each. For a budget in between they propose a few dozen candidates more, beginning with what that
-    run's front and sensitivities suggest; the best are fine-tuned as there, the winner is measured, and everything
-    lands in a run folder of its own.
+    run's front and sensitivities suggest; the best are fine-tuned as there, the winner is measured,
+    and everything lands in a run folder of its own.
 
     Args:
         run: folder of a finished run with --agent ajpq or ajpq-channels.
