@@ -15,7 +15,7 @@ from ajpq.graph.structure import Graph, layers
 from ajpq.policy import CompressionPolicy, LayerPolicy
 from ajpq.problem import Problem
 from ajpq.quantizers import make_quantizer
-from ajpq.simulation.grids import edge_grids
+from ajpq.simulation.grids import ActivationRange, edge_grids
 from hw_models.network import FLOAT_BITS, Edge
 
 # Images on which sensitivities are measured.
@@ -80,27 +80,38 @@ class Beginning:
         return needed
 
 
-@torch.no_grad()
 def divergence(problem: Problem, changes: Mapping[str, LayerPolicy], beginning: Beginning) -> float:
     """KL divergence in nats of the uncompressed network with only these layers changed.
 
     Args:
         beginning: of the same network, on the first images of the search sample.
     """
-    graph, sample = problem.graph, problem.search_sample
     policy = changed(problem.uniform(FLOAT_BITS), changes)
-    quantizer = make_quantizer(policy.quantizer)
-    widths = weight_bits(graph, policy)
-    scales = fit_scales(graph, problem.state, widths, quantizer)
-    view = compressed_view(graph, problem.state, widths, scales, quantizer)
-    grids = edge_grids(graph, policy, problem.ranges)
+    logits, wanted = answered(policy, problem.ranges, beginning), problem.search_sample.float_logits
+    assert wanted is not None
+    return kl_divergence(wanted[: len(logits)], logits)
+
+
+@torch.no_grad()
+def answered(
+    policy: CompressionPolicy, ranges: Mapping[str, ActivationRange], beginning: Beginning
+) -> Tensor:
+    """Logits ``[N, classes]`` of the network with fake quantization, BatchNorm as it is.
+
+    Args:
+        ranges: of the uncompressed network's edges.
+    """
+    graph, state = beginning.graph, beginning.state
+    quantizer, widths = make_quantizer(policy.quantizer), weight_bits(graph, policy)
+    scales = fit_scales(graph, state, widths, quantizer)
+    view = compressed_view(graph, state, widths, scales, quantizer)
+    grids = edge_grids(graph, policy, ranges)
     place, edge = first_changed(graph, widths, grids), quantize_edges(grids)
     values = beginning.before(place)
     if place == 0 and graph.input in graph.code_edges:
         values[graph.input] = edge(graph.input, values[graph.input])
     advance(graph, graph.nodes[place:], values, view, edge=edge)
-    assert sample.float_logits is not None
-    return kl_divergence(sample.float_logits[: len(beginning.images)], values[graph.output])
+    return values[graph.output]
 
 
 def first_changed(graph: Graph, widths: Mapping[str, Tensor], grids: Mapping[str, Edge]) -> int:

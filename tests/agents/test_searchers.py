@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 import sys
 
 import numpy as np
@@ -267,15 +266,23 @@ def test_for_another_budget_sensitivities_are_not_measured_again(tmp_path):
     assert saved[0] == saved[1]
 
 
-def test_both_controllers_go_on_from_one(tmp_path):
-    tasks = [joint_toy(SIZE)]
-    searched("ajpq", tasks, tmp_path / "first", most_candidates=40)
-    origin = tmp_path / "first" / "agent"
-    searched("ajpq-channels", tasks, tmp_path / "second", most_candidates=20, origin=origin)
-    assert (tmp_path / "second" / "agent" / "channel").exists()
-    shutil.rmtree(origin / "layer")
-    with pytest.raises(AjpqError, match="layer"):
-        searched("ajpq", tasks, tmp_path / "third", most_candidates=20, origin=origin)
+@pytest.mark.parametrize(
+    ("first", "second"), [("ajpq", "ajpq-channels"), ("ajpq-channels", "ajpq")]
+)
+def test_either_goes_on_from_the_other(first, second, tmp_path):
+    tasks, origin = [joint_toy(SIZE)], tmp_path / "first" / "agent"
+    searched(first, tasks, tmp_path / "first", most_candidates=40)
+    asked, _ = searched(second, tasks, tmp_path / "second", most_candidates=20, origin=origin)
+    assert len(asked) == 20
+
+
+@pytest.mark.parametrize("controller", ["layer", "channel"])
+def test_each_controller_goes_on_from_its_own_agent(controller, tmp_path):
+    tasks, origin = [joint_toy(SIZE)], tmp_path / "first" / "agent"
+    searched("ajpq-channels", tasks, tmp_path / "first", most_candidates=40)
+    (origin / controller / "agent.json").write_text("{")
+    with pytest.raises(AjpqError, match=controller):
+        searched("ajpq-channels", tasks, tmp_path / "second", most_candidates=20, origin=origin)
 
 
 def test_sensitivities_of_other_layers_or_damaged_ones_are_not_taken(tmp_path):
@@ -291,8 +298,9 @@ def test_sensitivities_of_other_layers_or_damaged_ones_are_not_taken(tmp_path):
         load_sensitivities(folder, task)
 
 
-def test_without_a_warm_start_the_controllers_learn_all_the_same(tmp_path):
-    alone = {"pruning": [], "floor": 0, "reach": (0.5, 0.5)}
+@pytest.mark.parametrize("channel_rounds", [0, 4])
+def test_without_a_warm_start_the_controllers_learn_all_the_same(channel_rounds, tmp_path):
+    alone = {"pruning": [], "floor": 0, "reach": (0.5, 0.5), "channel_rounds": channel_rounds}
     found = searched("ajpq", [joint_toy(SIZE)], tmp_path, hyperparameters=alone, most_candidates=60)
     rewards = [each.reward for each in found[0]]
     assert max(rewards[30:]) > max(rewards[:5])

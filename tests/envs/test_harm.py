@@ -9,12 +9,14 @@ from ajpq.base import build_problem
 from ajpq.compressed import compressed_view, fit_scales, quantize_edges, weight_bits
 from ajpq.evaluate import kl_divergence
 from ajpq.graph.execute import execute
-from ajpq.policy import LayerPolicy
+from ajpq.graph.structure import layers
+from ajpq.policy import LayerPolicy, uniform_policy
 from ajpq.quantizers import make_quantizer
 from ajpq.simulation.grids import edge_grids
 from envs import harm as harms
 from envs.digits_task import digits_config
 from hw_models.network import FLOAT_BITS
+from tests.modules import NETWORKS, images, ranges, traced
 
 
 @pytest.fixture(scope="module")
@@ -35,25 +37,41 @@ def changes(problem):
     return [*found, both, {}]
 
 
-def alone(problem, changes):
-    """The divergence by a run of its own from the images on."""
-    policy = harms.changed(problem.uniform(FLOAT_BITS), changes)
-    quantizer, graph = make_quantizer(policy.quantizer), problem.graph
-    widths = weight_bits(graph, policy)
-    scales = fit_scales(graph, problem.state, widths, quantizer)
-    view = compressed_view(graph, problem.state, widths, scales, quantizer)
-    edge = quantize_edges(edge_grids(graph, policy, problem.ranges))
-    sample, few = problem.search_sample, harms.Harm(problem).images_each
+def alone(graph, state, policy, found, shown):
+    """Logits by a run of its own from the images on."""
+    quantizer, widths = make_quantizer(policy.quantizer), weight_bits(graph, policy)
+    scales = fit_scales(graph, state, widths, quantizer)
+    view = compressed_view(graph, state, widths, scales, quantizer)
+    edge = quantize_edges(edge_grids(graph, policy, found))
     with torch.no_grad():
-        logits = execute(graph, view, sample.images[:few], edge=edge)
-    return kl_divergence(sample.float_logits[:few], logits)
+        return execute(graph, view, shown, edge=edge)
 
 
 @pytest.mark.parametrize("backwards", [False, True])
 def test_a_run_that_begins_where_the_change_is_gives_the_same_bits(problem, changes, backwards):
-    harm = harms.Harm(problem)
+    harm, sample = harms.Harm(problem), problem.search_sample
+    few = harm.images_each
     for own in changes[::-1] if backwards else changes:
-        assert harm(own) == alone(problem, own)
+        policy = harms.changed(problem.uniform(FLOAT_BITS), own)
+        logits = alone(problem.graph, problem.state, policy, problem.ranges, sample.images[:few])
+        assert harm(own) == kl_divergence(sample.float_logits[:few], logits)
+
+
+@pytest.mark.parametrize("most_bytes", [0, harms._MOST_BYTES])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_does_for_every_kind_of_network(name, most_bytes, monkeypatch):
+    monkeypatch.setattr(harms, "_MOST_BYTES", most_bytes)
+    graph, state = traced(name)
+    shown = images(4)
+    found, beginning = ranges(graph, state, shown), harms.Beginning(graph, state, shown)
+    whole = uniform_policy({layer.name: layer.channels for layer in layers(graph)}, 32, 32)
+    for layer in layers(graph):
+        for bits, activation in (((2,), 32), ((0, 32), 32), ((32,), 4), ((32,), 8)):
+            widths = (bits * layer.channels)[: layer.channels]
+            own = LayerPolicy(weight_bits=widths, activation_bits=activation)
+            policy = harms.changed(whole, {layer.name: own})
+            wanted = alone(graph, state, policy, found, shown)
+            assert torch.equal(harms.answered(policy, found, beginning), wanted)
 
 
 def test_a_run_begins_at_the_layer_that_changes(problem):

@@ -1,5 +1,6 @@
 """The layer and the channel controller's environments, and what they agree on."""
 
+import copy
 import itertools
 import warnings
 
@@ -134,3 +135,7 @@ def test_tables_fall_with_width_and_add_up_to_what_was_measured(task):
         assert (np.diff(table.stored.sum(0)) > 0).all()
         widest = np.full(len(table.errors), 8)
         assert error_of(table, widest) == pytest.approx(table.errors[:, -1].sum())
+
+
+def test_environments_hand_out_tasks_not_copies_of_them(task):
+    assert copy.deepcopy({"task": task})["task"] is task
