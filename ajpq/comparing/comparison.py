@@ -44,7 +44,7 @@ from envs.build import repriced
 from envs.measured import journalled
 from hw_models.errors import AjpqError
 
-RESULT, SEARCH = "compare.json", "search.json"
+RESULT, SEARCH, SEARCHER = "compare.json", "search.json", "searcher.json"
 
 
 def compare(
@@ -135,6 +135,7 @@ def _searched(
     outcomes = []
     for number, (agent, seed) in enumerate(pairs):
         name, own = label_of(agent), folder / f"{label_of(agent)}-{seed}"
+        _keep_searcher(own, agents[agent])
         if (own / SEARCH).exists():
             outcome: Outcome = validated(Outcome, _json_of(own / SEARCH), str(own / SEARCH))
         else:
@@ -147,6 +148,25 @@ def _searched(
     return outcomes
 
 
+def _keep_searcher(folder: Path, agent: AgentConfig) -> None:
+    """Write down what a search is set to, or check that it still is what it began with.
+
+    Folders of versions that did not write it down are taken as they are.
+    """
+    file, given = folder / SEARCHER, agent.model_dump(mode="json")
+    if file.exists():
+        stored = _json_of(file)
+        changed = [name for name in given if stored.get(name) != given[name]]
+        if changed:
+            raise AjpqError(
+                f"{folder} was begun with another {changed[0]} of the agent: "
+                f"{stored.get(changed[0])!r}, not {given[changed[0]]!r}; choose another run folder"
+            )
+    elif not folder.exists():
+        folder.mkdir()
+        save_json(file, given)
+
+
 def _search(
     arena: Arena,
     config: SearchConfig,
@@ -155,7 +175,6 @@ def _search(
     folder: Path,
     progress: Progress,
 ) -> Outcome:
-    folder.mkdir(exist_ok=True)
     log = CandidateLog(Journal(folder / "journal.jsonl", time.monotonic()))
     own = repriced(arena.task, arena.problem)
     task = dataclasses.replace(own, judge=contest(config, arena.problem, log))

@@ -1,6 +1,7 @@
 """Searchers compared: all that is left behind, equal problems, and going on after a kill."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,20 @@ def test_a_killed_comparison_resumes_to_the_same_result(finished, tmp_path, reac
     assert all(path.read_bytes() == content for path, content in done.items())
     for name in SEARCHES:
         assert journal(folder / name) == journal(finished[0] / name)
+
+
+def test_searches_by_a_searcher_with_other_settings_are_not_taken(finished, tmp_path):
+    folder = tmp_path / "older"
+    shutil.copytree(finished[0], folder)
+    (folder / "compare.json").unlink()
+    file = folder / SEARCHES[0] / "searcher.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({**settings, "warmup_episodes": 77}))
+    outcome = compare(folder, "--resume")
+    assert outcome.returncode == 2
+    assert "was begun with another warmup_episodes of the agent: 77, not" in outcome.stderr
+    file.write_text(json.dumps(settings))
+    assert compare(folder, "--resume").returncode == 0
 
 
 def test_a_finished_comparison_is_taken_as_it_is(finished):
