@@ -28,7 +28,7 @@ from benchmarks.unseen_budgets import searched
 
 NAME = "transfer"
 TARGET = "edge-npu"
-COLD = Path(__file__).parent / "agents" / "both_from_nothing.yaml"
+COLD = Path(__file__).parent / "agents" / "from_nothing.yaml"
 FRESH, STARTED = 300, 50
 
 

@@ -61,7 +61,7 @@ class TwoControllers(Hyperparameters):
     """
 
     layer_rounds: int = Field(default=8, ge=1)
-    channel_rounds: int = Field(default=0, ge=0)
+    channel_rounds: int = Field(default=4, ge=0)
     pruning: tuple[float, ...] = (0.0, 0.5, 1.0)
     floor: int = Field(default=3, ge=0)
     reach: tuple[Reach, Reach] = (0.4, 0.1)
