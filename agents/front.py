@@ -1,6 +1,6 @@
 """The best candidate for every budget of a search, on disk, and one in between.
 
-A search by controllers leaves its front in ``agent/front.json``; a later one starts from it.
+A search with two controllers leaves its front in ``agent/front.json``; a later one starts from it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def load_front(folder: Path) -> list[Point]:
         return _FRONT.validate_json((folder / FILE).read_text())
     except OSError as error:
         raise AjpqError(
-            f"no front in {folder}: only a run with --agent ajpq or ajpq-channels leaves one"
+            f"no front in {folder}: only a run with --agent ajpq or ajpq-layers leaves one"
             f" ({error.strerror})"
         ) from error
     except ValidationError as error:

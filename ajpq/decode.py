@@ -26,13 +26,13 @@ def main(
 ) -> None:
     """Decode a policy for a budget that the search was not asked for.
 
-    The agents of a run with --agent ajpq or ajpq-channels know its budgets and what was best for
+    The agents of a run with --agent ajpq or ajpq-layers know its budgets and what was best for
     each. For a budget in between they propose a few dozen candidates more, beginning with what that
     run's front and sensitivities suggest; the best are fine-tuned as there, the winner is measured,
     and everything lands in a run folder of its own.
 
     Args:
-        run: folder of a finished run with --agent ajpq or ajpq-channels.
+        run: folder of a finished run with --agent ajpq or ajpq-layers.
         latency_ratio: at most this share of the unpruned int8 network's latency; "none" takes the
             run's bound away.
         size_ratio: at most this share of the float32 network's bytes; or "none".

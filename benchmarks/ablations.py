@@ -1,7 +1,7 @@
-"""What the parts of the search by controllers are worth.
+"""What the parts of the search with two controllers are worth.
 
 ResNet-20 of zoo/base on edge-npu, budgets and cost as in :mod:`benchmarks.search_quality`.
-The searcher beside itself with a channel controller, with agents that do not observe
+The whole searcher beside itself without a channel controller, with agents that do not observe
 sensitivities, without slopes, without a warm start (and slopes), without budgets between, and
 without the budget as a goal: one search for each budget, at a third of the cost. No fine-tuning, no
 test images.
@@ -33,7 +33,7 @@ WITHOUT = (
     "from_nothing",
     "without_between",
 )
-BOTH = "ajpq-channels"
+LAYERS = "ajpq-layers"
 ALONE = "one search for each budget"
 
 
@@ -53,7 +53,7 @@ def main(
     """
     folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
     agents = Path(__file__).parent / "agents"
-    specs = (OURS, BOTH, *(str(agents / f"{name}.yaml") for name in WITHOUT))
+    specs = (OURS, LAYERS, *(str(agents / f"{name}.yaml") for name in WITHOUT))
     together = searched(config_of(TARGET, data, checkpoint, quick, agents=specs), folder / "all")
     alone = [
         searched(

@@ -1,4 +1,4 @@
-"""Does the search by a controller find the true best where that is known?
+"""Does the search with two controllers find the true best where that is known?
 
 All policies of a small space are judged, so that the best within a budget is known; then every
 searcher may judge a tenth as many different ones, without a warm start.

@@ -1,4 +1,4 @@
-"""Does the search by a controller find better policies than everything else at equal cost?
+"""Does the search with two controllers find better policies than everything else at equal cost?
 
 ResNet-20 of zoo/base, its validation images, two devices, three budgets each, all searchers with
 every seed. What a search may cost is counted in images, as 300 plain candidates take: shown once,

@@ -1,7 +1,7 @@
 """One agent for every budget: what it proposes for budgets that it has not seen.
 
 ResNet-20 of zoo/base on edge-npu and the budgets of :mod:`benchmarks.search_quality`. One search
-by a controller serves three budgets and some between; for the two furthest from all of those
+with two controllers serves three budgets and some between; for the two furthest from all of those
 its agents propose three dozen candidates each (as ``python -m ajpq.decode`` does). Beside them a
 search dedicated to such a budget alone, at the cost of a hundred plain candidates, its third of
 what the first one cost for three. No fine-tuning; the best of each are measured by the exact

@@ -1,4 +1,4 @@
-"""Turns of a layer and, if wanted, a channel controller around each budget's best candidate.
+"""Turns of a layer and a channel controller around each budget's best candidate.
 
 Both are agents of Stable-Baselines3, conditioned on the budget. While one learns, the other is held
 at what has been best so far: the layer controller sets goals whose kernels share bits as in the
@@ -37,8 +37,7 @@ class TwoControllers(Hyperparameters):
 
     Attributes:
         layer_rounds, channel_rounds: episodes per budget before the other controller's turn.
-            Without channel rounds there is no channel controller: tables and slopes alone share out
-            a layer's bits. ``benchmarks/ablations.py`` measures what it adds.
+            Without channel rounds there is no hierarchy: tables and slopes alone share out bits.
         pruning: strengths of the prior's sparsity that the warm start tries; with none of them
             tables propose nothing, later neither.
         floor: solutions of the integer program for each budget that the search starts from too,

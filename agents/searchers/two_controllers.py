@@ -1,4 +1,4 @@
-"""AJPQ: a layer controller, and if wanted a channel controller, around a warm start.
+"""AJPQ: a layer controller and a channel controller around a warm start.
 
 First comes what needs no learning, then the controllers' turns (:mod:`agents.searchers.turns`).
 When they are done, every budget's best candidate goes downhill along its own slopes

@@ -25,7 +25,7 @@ SCALES = (1.0, 1.4, 2.0)
 FOLDERS = ("first", "second")
 
 
-@pytest.mark.parametrize(("name", "channel"), [("ajpq", set()), ("ajpq-channels", {"channel"})])
+@pytest.mark.parametrize(("name", "channel"), [("ajpq", {"channel"}), ("ajpq-layers", set())])
 def test_the_controllers_say_what_they_added_to_their_warm_start(name, channel, tmp_path):
     tasks = [joint_toy(SIZE).at(scale) for scale in SCALES]
     asked, _ = searched(name, tasks, tmp_path, most_candidates=80)
@@ -46,7 +46,7 @@ def test_the_controllers_say_what_they_added_to_their_warm_start(name, channel, 
     assert learned == {"front.json", "layer", "sensitivities.json", *channel}
 
 
-@pytest.mark.parametrize("name", ["ajpq", "ajpq-channels"])
+@pytest.mark.parametrize("name", ["ajpq", "ajpq-layers"])
 def test_with_slopes_the_controllers_keep_budgets_and_limits_and_repeat_themselves(name, tmp_path):
     tasks = [with_slopes(joint_toy(SIZE), images=50).at(scale) for scale in SCALES]
     runs = [searched(name, tasks, tmp_path / run, most_images=9000) for run in ("a", "b")]
@@ -85,9 +85,7 @@ def test_for_another_budget_sensitivities_are_not_measured_again(tmp_path):
     assert saved[0] == saved[1]
 
 
-@pytest.mark.parametrize(
-    ("first", "second"), [("ajpq", "ajpq-channels"), ("ajpq-channels", "ajpq")]
-)
+@pytest.mark.parametrize(("first", "second"), [("ajpq", "ajpq-layers"), ("ajpq-layers", "ajpq")])
 def test_either_goes_on_from_the_other(first, second, tmp_path):
     tasks, origin = [joint_toy(SIZE)], tmp_path / "first" / "agent"
     searched(first, tasks, tmp_path / "first", most_candidates=40)
@@ -98,10 +96,10 @@ def test_either_goes_on_from_the_other(first, second, tmp_path):
 @pytest.mark.parametrize("controller", ["layer", "channel"])
 def test_each_controller_goes_on_from_its_own_agent(controller, tmp_path):
     tasks, origin = [joint_toy(SIZE)], tmp_path / "first" / "agent"
-    searched("ajpq-channels", tasks, tmp_path / "first", most_candidates=40)
+    searched("ajpq", tasks, tmp_path / "first", most_candidates=40)
     (origin / controller / "agent.json").write_text("{")
     with pytest.raises(AjpqError, match=controller):
-        searched("ajpq-channels", tasks, tmp_path / "second", most_candidates=20, origin=origin)
+        searched("ajpq", tasks, tmp_path / "second", most_candidates=20, origin=origin)
 
 
 def test_sensitivities_of_other_layers_or_damaged_ones_are_not_taken(tmp_path):

@@ -28,7 +28,7 @@ def test_a_front_comes_back(tmp_path):
 
 
 def test_no_front_and_a_damaged_one_are_told(tmp_path):
-    with pytest.raises(AjpqError, match="only a run with --agent ajpq or ajpq-channels leaves one"):
+    with pytest.raises(AjpqError, match="only a run with --agent ajpq or ajpq-layers leaves one"):
         load_front(tmp_path)
     (tmp_path / "front.json").write_text('[{"bounds": {}}]')
     with pytest.raises(AjpqError, match=r"damaged: 0\.settings"):

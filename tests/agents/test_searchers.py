@@ -31,7 +31,7 @@ def no_waiting_for_the_disk(monkeypatch):
 
 
 def test_each_has_a_file_of_its_own():
-    assert set(SEARCHERS) == {*shipped("agents")} - {"ajpq-channels"}
+    assert set(SEARCHERS) == {*shipped("agents")} - {"ajpq-layers"}
 
 
 def median_of_best(name, folder):

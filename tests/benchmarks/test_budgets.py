@@ -32,8 +32,8 @@ def test_the_worst_budget_counts(decoded, holds):
     assert bar["holds"] is holds
 
 
-def test_what_is_transferred_is_both_controllers_without_a_warm_start():
-    cold, warm = (load_agent_config(spec) for spec in (str(transfer.COLD), ablations.BOTH))
+def test_the_searcher_from_nothing_has_no_warm_start_and_no_other_difference():
+    cold, warm = (load_agent_config(spec) for spec in (str(transfer.COLD), "ajpq"))
     own = {"pruning": [], "floor": 0, "descents": []}
     assert cold.hyperparameters == warm.hyperparameters | own
     assert (cold.algorithm, cold.noise) == (warm.algorithm, warm.noise)
@@ -65,9 +65,8 @@ def test_every_ablation_changes_one_thing():
     for name, difference in differences.items():
         spec = str(transfer.COLD.with_name(f"{name}.yaml"))
         assert load_agent_config(spec).hyperparameters == whole | difference
-    both = load_agent_config(ablations.BOTH).hyperparameters
-    assert both == whole | {"channel_rounds": both["channel_rounds"]}
-    assert both["channel_rounds"] > 0
+    alone = load_agent_config(ablations.LAYERS).hyperparameters
+    assert alone == whole | {"channel_rounds": 0}
 
 
 def test_an_ablation_without_a_policy_for_a_budget_says_so():

@@ -1,4 +1,4 @@
-"""What a search by controllers has learned serves another budget and another device."""
+"""What a search with two controllers has learned serves another budget and another device."""
 
 import json
 
