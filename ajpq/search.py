@@ -74,7 +74,8 @@ def main(
         episodes: number of candidates to try.
         time_budget: stop trying candidates after so many minutes.
         agent: what proposes candidates: td3, sac, ddpg, ppo (reinforcement learning), ajpq
-            (two controllers), ajpq-layers (one of them, kernels by tables), random, uniform, greedy, evolution, tpe, nsga2, milp, or a YAML file.
+            (two controllers), ajpq-layers (one of them, kernels by tables), random, uniform,
+            greedy, evolution, tpe, nsga2, milp, or a YAML file.
         agent_from: a run folder whose trained agents go on here (--agent ajpq or
             ajpq-layers), on the same network or another, the same device or another.
         budget_range: search for all budgets from the bounds up to so many times as much at once.
