@@ -3,8 +3,9 @@
 ResNet-20 of zoo/base on edge-npu, budgets and cost as in :mod:`benchmarks.search_quality`.
 The whole searcher beside itself without a channel controller, with agents that do not observe
 sensitivities, without slopes, without a warm start (and slopes), without budgets between, and
-without the budget as a goal: one search for each budget, at a third of the cost. No fine-tuning, no
-test images.
+without the budget as a goal: one search for each budget, at a third of the cost. On bitfusion, where
+widths go by blocks of channels, beside that without a channel controller. No fine-tuning, no test
+images.
 
     make bench NAME=ablations
     python -m benchmarks.ablations --data imagefolder:DIR
@@ -26,7 +27,7 @@ from benchmarks.search_quality import CANDIDATES, OURS, SEEDS, config_of
 from benchmarks.unseen_budgets import searched
 
 NAME = "ablations"
-TARGET = "edge-npu"
+TARGET, IN_BLOCKS = "edge-npu", "bitfusion"
 WITHOUT = (
     "without_sensitivities",
     "without_slopes",
@@ -55,6 +56,8 @@ def main(
     agents = Path(__file__).parent / "agents"
     specs = (OURS, LAYERS, *(str(agents / f"{name}.yaml") for name in WITHOUT))
     together = searched(config_of(TARGET, data, checkpoint, quick, agents=specs), folder / "all")
+    pair = config_of(IN_BLOCKS, data, checkpoint, quick, agents=(OURS, LAYERS))
+    in_blocks = searched(pair, folder / IN_BLOCKS)
     alone = [
         searched(
             config_of(
@@ -75,9 +78,14 @@ def main(
         NAME,
         command=command_line(NAME, quick, data=data, checkpoint=str(checkpoint)),
         seed=SEEDS[0],
-        rows=rows_of(together, alone),
+        rows=[
+            *({"target": TARGET, **row} for row in rows_of(together, alone)),
+            *({"target": IN_BLOCKS, **row} for row in rows_of(in_blocks, [])),
+        ],
         bars={},
-        seconds=sum(outcome.seconds for own in (together, *alone) for outcome in own.searches),
+        seconds=sum(
+            outcome.seconds for own in (together, in_blocks, *alone) for outcome in own.searches
+        ),
         quick=quick,
     )
     print(path)
@@ -89,10 +97,11 @@ def rows_of(together: Comparison, alone: Sequence[Comparison]) -> list[dict[str,
         standing.agent: (standing.best_top1, standing.hypervolume.median)
         for standing in standings(together)
     }
-    ways[ALONE] = (
-        tuple(standings(own)[0].best_top1[0] for own in alone),
-        statistics.median(_joint_volumes(alone)),
-    )
+    if alone:
+        ways[ALONE] = (
+            tuple(standings(own)[0].best_top1[0] for own in alone),
+            statistics.median(_joint_volumes(alone)),
+        )
     return [
         {"search": way, **_columns(best), "hypervolume": volume}
         for way, (best, volume) in ways.items()
