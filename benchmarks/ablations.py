@@ -3,9 +3,9 @@
 ResNet-20 of zoo/base on edge-npu, budgets and cost as in :mod:`benchmarks.search_quality`.
 The whole searcher beside itself without a channel controller, with agents that do not observe
 sensitivities, without slopes, without a warm start (and slopes), without budgets between, and
-without the budget as a goal: one search for each budget, at a third of the cost. On bitfusion, where
-widths go by blocks of channels, beside that without a channel controller. No fine-tuning, no test
-images.
+without the budget as a goal: one search for each budget, at a third of the cost. On bitfusion,
+where widths go by blocks of channels, beside that without a channel controller. No fine-tuning, no
+test images.
 
     make bench NAME=ablations
     python -m benchmarks.ablations --data imagefolder:DIR
