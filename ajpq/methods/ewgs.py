@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from pydantic import Field
@@ -13,9 +13,10 @@ from ajpq.compressed import edge_owner, own_name, own_of
 from ajpq.finetune.goal import Moment
 from ajpq.graph.structure import layers
 from ajpq.methods.activations import mse_step, onto_codes, scaled_gradient
-from ajpq.methods.base import Group, Method, Own
+from ajpq.methods.base import Group, Method, Own, Settled, is_narrow
 from ajpq.methods.curvature import Curvature, curvatures
 from ajpq.methods.lsq import fitted_steps
+from ajpq.methods.mid_rise import half_levels, mid_rise_codes, mid_rise_steps
 from ajpq.quantizers import Quantizer, last_code, rows
 from hw_models.network import FLOAT_BITS, Edge
 
@@ -34,14 +35,17 @@ class EWGS(Method):
     ``v . H v`` with random signs ``v``.
 
     Different from the paper: the interval ends are ``-Q`` and ``Q`` steps (0 and ``Q`` where
-    nothing is negative), because codes are symmetric here, ternary at 2 bits; so one number is
-    learned per output channel of a layer and per edge, the step, with LSQ's scaling of its gradient
-    (the paper learns two ends per layer, and a factor behind every convolution, which BatchNorm
-    makes superfluous); steps start where the squared error is least; the optimizer is the stage's.
+    nothing is negative), so one number is learned per output channel of a layer and per edge, the
+    step, with LSQ's scaling of its gradient (the paper learns two ends per layer, and a factor
+    behind every convolution, which BatchNorm makes superfluous); steps start where the squared
+    error is least; the optimizer is the stage's.
     One product with the Hessian serves all layers and edges at once: their signs are independent of
     each other, so the terms between them are zero on average.
 
     Attributes:
+        levels: of weights. ``mid_tread`` has the codes of the policy's widths: zero among them,
+            ternary at 2 bits. ``mid_rise`` has the ``2**b`` levels of the paper, none of them zero,
+            in rows of less than 8 bits; as multiples of half a step they are stored one bit wider.
         step: how the steps of the weights are trained.
         activation_step: how those of the activations are.
         delta: the fixed one.
@@ -49,6 +53,7 @@ class EWGS(Method):
         probes: products with the Hessian that are averaged each time.
     """
 
+    levels: Literal["mid_tread", "mid_rise"] = "mid_tread"
     step: Group = Group()
     activation_step: Group = Group()
     delta: float = Field(default=1e-3, ge=0)
@@ -69,7 +74,9 @@ class EWGS(Method):
 
     def start(self, weight: Tensor, bits: Tensor, quantizer: Quantizer) -> dict[str, Tensor]:
         """As of :class:`Method`."""
-        return {"step": fitted_steps(weight, bits, quantizer), "delta": torch.tensor(self.delta)}
+        steps = fitted_steps(weight, bits, quantizer)
+        steps = torch.where(self._between(bits), mid_rise_steps(weight, bits), steps)
+        return {"step": steps, "delta": torch.tensor(self.delta)}
 
     def start_edge(self, values: Tensor, edge: Edge) -> dict[str, Tensor]:
         """As of :class:`Method`."""
@@ -77,16 +84,40 @@ class EWGS(Method):
 
     def quantized(self, weight: Tensor, bits: Tensor, own: Own, quantizer: Quantizer) -> Tensor:
         """As of :class:`Method`."""
-        last = rows(last_code(bits), weight)
+        last = rows(self._last(bits), weight)
         size = rows(own["step"].abs(), weight)
         size = scaled_gradient(size, (last * weight[0].numel()).rsqrt())
         position = weight / size
         codes = torch.maximum(torch.minimum(position.detach().round(), last), -last)
+        between = rows(self._between(bits), weight)
+        if between.any():
+            odd = mid_rise_codes(position, rows(half_levels(bits), weight))
+            codes = torch.where(between, odd, codes)
         inside = position.detach().abs() < last
         made = scaled_codes(position, codes, inside, own["delta"], 2 * last)
         live = rows((bits > 0) & (bits < FLOAT_BITS), weight)
         untouched = rows(bits == FLOAT_BITS, weight)
         return torch.where(live, made * size, torch.where(untouched, weight, 0.0))
+
+    def settled(self, weight: Tensor, bits: Tensor, own: Own, quantizer: Quantizer) -> Settled:
+        """As of :class:`Method`."""
+        between = self._between(bits)
+        if not between.any():
+            return Settled(weight, own["step"])
+        made = self.quantized(weight, bits, own, quantizer)
+        return Settled(
+            torch.where(rows(between, weight), made, weight),
+            torch.where(between, own["step"] / 2, own["step"]),
+            torch.where(between, bits + 1, bits),
+        )
+
+    def _between(self, bits: Tensor) -> Tensor:
+        """``[O]`` bool: rows whose levels lie half-way between whole steps."""
+        return is_narrow(bits) & (self.levels == "mid_rise")
+
+    def _last(self, bits: Tensor) -> Tensor:
+        """``[O]`` the outermost level, in steps."""
+        return torch.where(self._between(bits), half_levels(bits) - 0.5, last_code(bits))
 
     def quantized_edge(self, values: Tensor, edge: Edge, own: Own) -> Tensor:
         """As of :class:`Method`."""
@@ -107,7 +138,7 @@ class EWGS(Method):
             weight, bits = state[layer.node.parameters["weight"]], goal.bits[layer.name]
             weights[layer.name] = self.quantized(weight, bits, own, goal.quantizer)
             coded = (bits > 0) & (bits < FLOAT_BITS)
-            units[layer.name] = rows(own["step"].abs() * 2 * last_code(bits) * coded, weight)
+            units[layer.name] = rows(own["step"].abs() * 2 * self._last(bits) * coded, weight)
 
         def edge_unit(edge: str, values: Tensor) -> Tensor | None:
             if edge not in moment.owners:

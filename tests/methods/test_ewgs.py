@@ -9,9 +9,13 @@ from ajpq.finetune.quantized import Quantized
 from ajpq.methods.curvature import curvatures
 from ajpq.methods.ewgs import EWGS, delta_of
 from ajpq.methods.lsq import LSQ
+from ajpq.methods.mid_rise import mid_rise_steps
+from ajpq.quantizers import snap
 from hw_models.network import Edge
 from tests import modules
 from tests.finetune.test_training import QUANTIZER, goal_of
+
+MID_RISE = EWGS(levels="mid_rise")
 
 
 def by_the_paper(x, gradient, delta, levels):
@@ -32,6 +36,53 @@ def test_weights_get_the_gradient_of_the_paper(bits):
     # w = (2 x - 1) * last * step, of x_q as of x: the two factors cancel
     expected = by_the_paper(x.double().numpy(), upstream.double().numpy(), delta, 2 * last + 1)
     np.testing.assert_allclose(weight.grad.numpy(), expected, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 7])
+def test_the_levels_of_the_paper_have_no_zero(bits):
+    """2**b levels at equal distances, and the nearest of them, against an exhaustive search."""
+    generator = torch.Generator().manual_seed(bits)
+    weight, step = torch.randn(3, 5, 3, 3, generator=generator), 2.5 / 2**bits
+    own = {"step": torch.full((3,), step), "delta": torch.tensor(0.1)}
+    made = MID_RISE.quantized(weight, torch.full((3,), bits), own, QUANTIZER)
+    levels = (torch.arange(2**bits) - (2**bits - 1) / 2) * step
+    nearest = levels[(weight.unsqueeze(-1) - levels).abs().argmin(-1)]
+    torch.testing.assert_close(made, nearest)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_weights_between_those_levels_get_the_gradient_of_the_paper(bits):
+    generator = torch.Generator().manual_seed(bits)
+    levels, step, delta = 2**bits, 0.3, 0.7
+    x = torch.rand(2, 3, 3, 3, generator=generator)
+    weight = ((2 * x - 1) * (levels - 1) / 2 * step).requires_grad_()
+    upstream = torch.randn(weight.shape, generator=generator)
+    own = {"step": torch.full((2,), step), "delta": torch.tensor(delta)}
+    MID_RISE.quantized(weight, torch.full((2,), bits), own, QUANTIZER).backward(upstream)
+    expected = by_the_paper(x.double().numpy(), upstream.double().numpy(), delta, levels)
+    np.testing.assert_allclose(weight.grad.numpy(), expected, rtol=2e-4, atol=1e-5)
+
+
+def test_such_rows_are_stored_one_bit_wider_and_lose_nothing():
+    bits = torch.tensor([2, 3, 4, 7, 8, 0, 32])
+    weight = torch.randn(7, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    own = MID_RISE.start(weight, bits, QUANTIZER)
+    made = MID_RISE.quantized(weight, bits, own, QUANTIZER)
+    done = MID_RISE.settled(weight, bits, own, QUANTIZER)
+    assert done.bits.tolist() == [3, 4, 5, 8, 8, 0, 32]
+    codes = QUANTIZER.encode(done.weight, done.bits, done.steps)
+    assert (codes[:4] % 2 == 1).all()
+    torch.testing.assert_close(snap(done.weight, done.bits, codes, done.steps), made)
+    plain = EWGS().quantized(weight, bits, own, QUANTIZER)
+    assert torch.equal(made[4:], plain[4:])
+
+
+def test_their_steps_start_at_the_optimum_of_a_normal_distribution():
+    """Max, "Quantizing for minimum distortion", 1960: uniform steps for 4, 8 and 16 levels."""
+    weight = torch.randn(3, 100_000, generator=torch.Generator().manual_seed(0))
+    steps = mid_rise_steps(weight, torch.tensor([2, 3, 4]))
+    torch.testing.assert_close(steps, torch.tensor([0.9957, 0.5860, 0.3352]), rtol=0.01, atol=0)
+    assert mid_rise_steps(torch.zeros(1, 9), torch.tensor([2])).tolist() == [1.0]
 
 
 @pytest.mark.parametrize("signed", [False, True])
