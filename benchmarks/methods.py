@@ -69,6 +69,7 @@ def both(bits: int) -> dict[str, int]:
 
 ROWS = (
     *(Row(name, f"W{b}A{b}", both(b)) for b in (4, 3, 2) for name in ("lsq", "ewgs", "gdrq")),
+    *(Row("ewgs-mid-rise", f"W{b}A{b}", both(b)) for b in (3, 2)),
     Row("ptq", "ternary"),
     *(Row(name, "W4A8") for name in ("codeq", "codeq-90", "codeq-mixed")),
     Row("psg", "W4", {"weight_bits": 4, "activation_bits": 32}),
