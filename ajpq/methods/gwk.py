@@ -52,7 +52,9 @@ class GWK(Method):
         channels: length of a block where kernels have one tap.
         word_bits: width of the grid that centroids are on.
         nudge: exponent of the gradient magnitudes; 0 is plain k-means.
-        alone_bits: width of rows of a single block, such as depthwise kernels.
+        least_blocks: layers of fewer blocks have no codebook.
+        alone_bits: width of the rows of such layers, and of rows of a single block, such as
+            depthwise kernels.
     """
 
     bits_per_weight: float = Field(default=0.8, gt=0)
@@ -61,6 +63,7 @@ class GWK(Method):
     channels: Literal[2, 4, 8, 16] = 4
     word_bits: int = Field(default=5, ge=2, le=8)
     nudge: float = Field(default=0.5, ge=0)
+    least_blocks: int = Field(default=2, ge=2)
     alone_bits: int = Field(default=4, ge=2, le=8)
     layer_roles: ClassVar[tuple[str, ...]] = (
         "step",
@@ -194,7 +197,10 @@ class GWK(Method):
 
     def _coded(self, weight: Tensor, bits: Tensor) -> Tensor:
         """``[O]`` bool: the rows with a codebook; one that is a single block has none."""
-        return is_narrow(bits) & (weight[0].numel() > block_length(weight, self.channels))
+        length, narrow = block_length(weight, self.channels), is_narrow(bits)
+        blocks = int(narrow.sum()) * weight[0].numel() // length
+        many = weight[0].numel() > length and blocks >= self.least_blocks
+        return narrow if many else torch.zeros_like(narrow)
 
     def _stored(self, weight: Tensor, bits: Tensor) -> Tensor:
         """``[O]`` widths of the codes in the end."""

@@ -79,6 +79,19 @@ def test_depthwise_kernels_and_single_blocks_have_no_codebook(shape):
     assert int(codes.abs().max().round()) == 7
 
 
+def test_layers_of_few_blocks_have_no_codebook():
+    """12 rows of 8 kernels; only those of less than 8 bits count."""
+    weight, method = weight_of(0), METHOD.model_copy(update={"least_blocks": 96, "alone_bits": 3})
+    assert "centroids" in started(weight, all_at(2, weight), method)
+    bits = torch.tensor([8, *[2] * 11])
+    own = started(weight, bits, method)
+    assert set(own) == {"step"}
+    found = method.settled(weight, bits, own, QUANTIZER)
+    assert (found.steps, found.bits.tolist()) == (None, [8, *[3] * 11])
+    made = method.quantized(weight, bits, own, QUANTIZER)
+    assert all(len(row.unique()) <= 7 for row in made[1:])
+
+
 def test_rows_of_other_widths_are_quantized_on_their_own():
     weight = weight_of(1)
     bits = torch.tensor([0, 8, 32, *[3] * 9])
