@@ -17,7 +17,7 @@ from ajpq.graph.structure import Graph, layers
 from ajpq.policy import CompressionPolicy
 from ajpq.quantizers import Quantizer, straight_through
 from ajpq.simulation.grids import ActivationRange, fake_quantize
-from hw_models.network import Edge
+from hw_models.network import FLOAT_BITS, Edge
 
 State = Mapping[str, Tensor]
 
@@ -102,6 +102,17 @@ def chosen_widths(graph: Graph, state: State) -> dict[str, Tensor]:
     """Layer name -> ``[O]`` widths that training chose; empty if it chose none."""
     names = [layer.name for layer in layers(graph)]
     return {name: state[width_name(name)] for name in names if width_name(name) in state}
+
+
+def stored_widths(widths: Tensor, stored: Iterable[int]) -> Tensor:
+    """``widths [O]``, or where a device does not store such, the next wider one that it does.
+
+    Codes stay what they are. Of what it has no integer width for, it is told as it is.
+    """
+    integers = [bits for bits in stored if 0 < bits < FLOAT_BITS]
+    wider = {bits: min((b for b in integers if b >= bits), default=bits) for bits in range(1, 9)}
+    own = [wider.get(round(bits), bits) for bits in widths.tolist()]
+    return torch.tensor(own, dtype=widths.dtype)
 
 
 def with_widths(policy: CompressionPolicy, widths: Mapping[str, Tensor]) -> CompressionPolicy:

@@ -21,6 +21,7 @@ from ajpq.compressed import (
     fit_scales,
     learned_ranges,
     learned_steps,
+    stored_widths,
     weight_bits,
     with_widths,
 )
@@ -229,7 +230,9 @@ def calibrated(
     the divergence from the uncompressed network. Ranges and widths that training found stand.
     """
     graph, latent = problem.graph, {name: state[name] for name in problem.state}
-    widths, asked = chosen_widths(graph, state), weight_bits(graph, policy)
+    asked, stored = weight_bits(graph, policy), problem.target.weight_bits
+    chosen = chosen_widths(graph, state)
+    widths = {name: stored_widths(own, stored) for name, own in chosen.items()}
     policy = with_widths(policy, widths)
     bits = weight_bits(graph, policy)
     grids = edge_grids(graph, policy, problem.ranges)

@@ -63,6 +63,11 @@ class EWGS(Method):
     edge_roles: ClassVar[tuple[str, ...]] = ("step", "delta")
 
     @property
+    def keeps_widths(self) -> bool:
+        """Not where rows end a bit wider, for which devices may charge more."""
+        return self.levels == "mid_tread"
+
+    @property
     def groups(self) -> Mapping[str, Group]:
         """As of :class:`Method`."""
         return {"step": self.step}

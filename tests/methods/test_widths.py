@@ -1,5 +1,6 @@
 """Methods in a search: every channel is trained, and stored, at the width that it was given."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -7,17 +8,23 @@ import pytest
 import torch
 
 from ajpq.base import build_problem
+from ajpq.compressed import stored_widths, with_widths
 from ajpq.config.files import method_stage, shipped, width_keeping_methods
 from ajpq.config.schema import ProblemConfig
 from ajpq.finetune.recipe import Recipe, Stage
 from ajpq.methods import MethodSpec, make_method
 from ajpq.packed import load, save
-from ajpq.policy import WEIGHT_BITS
+from ajpq.policy import WEIGHT_BITS, check_policy
 from ajpq.problem import fine_tune, network_of, unshrunk_of
 from ajpq.reference import simulate
+from hw_models.size_only import SizeOnly
 
 BASE = Recipe(name="tiny", stages=(Stage(mode="float", steps=4, batch_size=64),))
 SHORT = {"epochs": None, "steps": 2, "warmup_steps": 0, "batch_size": 64}
+
+
+class PowersOfTwo(SizeOnly):
+    weight_bits = (0, 2, 4, 8)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +84,36 @@ def test_mixed_widths_survive_training_and_the_file(problem, mixed, name, tmp_pa
     expected = simulate(unshrunk_of(problem, mixed, weights), images)
     assert torch.equal(simulate(network, images), expected)
     assert torch.equal(simulate(load(tmp_path / "w.ajpq"), images), expected)
+
+
+def test_widths_that_a_device_does_not_store_become_the_next_that_it_does(problem):
+    """The answers stay the same: codes of 3 bits fit into 4."""
+    stage = method_stage("ewgs-mid-rise").model_copy(update=SHORT)
+    recipe, policy = Recipe(name="r", stages=(stage,)), problem.uniform(2)
+    found = []
+    for target in (problem.target, PowersOfTwo()):
+        asked = dataclasses.replace(problem, target=target)
+        weights = fine_tune(asked, policy, recipe)
+        settled = with_widths(policy, weights.widths)
+        check_policy(settled, asked.channels, asked.target)
+        widths = {bits for layer in settled.layers.values() for bits in layer.weight_bits}
+        network = network_of(asked, policy, weights)
+        found.append((widths, simulate(network, problem.search_sample.images)))
+    assert [widths for widths, _ in found] == [{3}, {4}]
+    assert torch.equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ((0, 2, 3, 4, 8, 32), [0, 2, 3, 8, 8, 32]),
+        ((0, 4, 8), [0, 4, 4, 8, 8, 32]),
+        ((2, 4), [0, 2, 4, 5, 8, 32]),
+    ],
+)
+def test_the_next_stored_width(stored, expected):
+    widths = torch.tensor([0, 2, 3, 5, 8, 32])
+    assert stored_widths(widths, stored).tolist() == expected
 
 
 def test_learned_widths_are_not_given_ones():
