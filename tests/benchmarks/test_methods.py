@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks import methods
+from benchmarks import methods, methods_table
 from benchmarks.methods_figure import methods_figure
 from hw_models.errors import UnknownNameError
 from hw_models.network import Edge, Network, Operator, Weights, bops, bops_sparse
@@ -30,13 +30,13 @@ def test_bit_operations_of_nonzero_weights_by_hand():
 
 def test_levels_are_counted_not_the_codes_that_name_them():
     three = network([-90, 0, 127, 90], [8, 8])  # 0 and two magnitudes: 3 bits
-    found = methods.with_level_widths(three)
+    found = methods_table.with_level_widths(three)
     assert bops_sparse(found) == 9 * 4 * 3 * 3
     assert bops_sparse(three) == 9 * 4 * 3 * 8
     uniform = network([-3, 2, 1, 0], [3, 3])
-    assert bops_sparse(methods.with_level_widths(uniform)) == bops_sparse(uniform)
+    assert bops_sparse(methods_table.with_level_widths(uniform)) == bops_sparse(uniform)
     pruned = network([0, 0, 127, 127], [0, 8])
-    assert bops_sparse(methods.with_level_widths(pruned)) == 9 * 4 * 2 * 2
+    assert bops_sparse(methods_table.with_level_widths(pruned)) == 9 * 4 * 2 * 2
 
 
 def row(method, bits, top1, **more):
@@ -55,7 +55,7 @@ def test_bars_take_the_best_row_that_qualifies():
         row("psg", "W4", 91.0, top1_test_full_precision=91.4),
         row("gwk", "0.6 bit", 95.0, times_smaller=40.0, network="resnet56"),
     ]
-    found = methods.bars(rows)
+    found = methods_table.bars(rows)
     assert found["best_top1_at_w4a4_at_least"] == {"value": 91.7, "bar": 91.6, "holds": True}
     assert found["codeq_top1_at_5_percent_of_bops_sparse_at_least"]["value"] == 90.5
     assert found["ptq_top1_at_40_times_smaller_at_least"]["holds"]
