@@ -107,7 +107,7 @@ def chosen_widths(graph: Graph, state: State) -> dict[str, Tensor]:
 def stored_widths(widths: Tensor, stored: Iterable[int]) -> Tensor:
     """``widths [O]``, or where a device does not store such, the next wider one that it does.
 
-    Codes stay what they are. Of what it has no integer width for, it is told as it is.
+    Codes stay what they are. A width that is wider than all that it stores stays too.
     """
     integers = [bits for bits in stored if 0 < bits < FLOAT_BITS]
     wider = {bits: min((b for b in integers if b >= bits), default=bits) for bits in range(1, 9)}

@@ -94,8 +94,8 @@ def _trained_by(config: SearchConfig, method: str) -> tuple[FinalRound, ...]:
     stage = method_stage(method)
     if not stage.keeps_widths:
         raise AjpqError(
-            f"method {method!r} chooses widths or channels of its own, which leaves nothing to a "
-            f"search: use python -m ajpq.compress --method {method}"
+            f"method {method!r} does not end with the widths and channels that a search finds: use "
+            f"python -m ajpq.compress --method {method}"
         )
     if config.full_recipe.keeps_full_precision:
         raise AjpqError(

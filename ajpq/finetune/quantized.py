@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ajpq.compressed import State, edge_owner, grid_number, own_name, own_of, with_weights
+from ajpq.compressed import (
+    State,
+    edge_owner,
+    grid_number,
+    own_name,
+    own_of,
+    step_name,
+    width_name,
+    with_weights,
+)
 from ajpq.finetune.goal import Goal
 from ajpq.finetune.recipe import Stage
 from ajpq.graph.execute import Hook, batch_statistics, channels_last, execute
@@ -126,6 +135,8 @@ def without_own(state: State, graph: Graph, kept: Method | None = None) -> dict[
 def started(network: Quantized, state: State, images: Callable[[], Tensor]) -> dict[str, Tensor]:
     """``state`` with a start for all that the method holds and an earlier stage has not left.
 
+    Grids of another width than the goal's, which that stage ended with, are no start.
+
     Args:
         images: gives a training batch, with which edges are started, one after the other.
     """
@@ -134,6 +145,9 @@ def started(network: Quantized, state: State, images: Callable[[], Tensor]) -> d
     for layer in layers(network.graph):
         weight = found[layer.node.parameters["weight"]].detach()
         own = method.start(weight, goal.bits[layer.name], goal.quantizer)
+        width = found.get(width_name(layer.name), goal.bits[layer.name])
+        if ((width != goal.bits[layer.name]) & (width > 0)).any():
+            found.pop(step_name(layer.name), None)
         found = {**{own_name(layer.name, role): v for role, v in own.items()}, **found}
     if network.learned:
         found = {**_started_edges(network, found, images()), **found}

@@ -166,6 +166,8 @@ class Method(BaseModel, ABC):
                 done[step_name(layer.name)] = found.steps
             if found.bits is not None:
                 done[width_name(layer.name)] = found.bits.float()
+            elif width_name(layer.name) in done:  # which an earlier stage chose
+                done[width_name(layer.name)] = goal.bits[layer.name].float()
         for edge, grid in goal.grids.items():
             if own := own_of(state, edge_owner(edge), self.edge_roles):
                 done[own_name(edge_owner(edge), "step")] = self.edge_step(grid, own)

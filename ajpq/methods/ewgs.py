@@ -64,7 +64,7 @@ class EWGS(Method):
 
     @property
     def keeps_widths(self) -> bool:
-        """Not where rows end a bit wider, for which devices may charge more."""
+        """Not with ``2**b`` levels, which codes of ``b`` bits do not have here."""
         return self.levels == "mid_tread"
 
     @property

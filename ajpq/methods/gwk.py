@@ -38,8 +38,8 @@ class GWK(Method):
     Once an epoch gradients are added up. Then, and once more in the end, a price of the bits that
     name a centroid is found, one for all layers, at which the packed file keeps within
     ``bits_per_weight``. In the end a layer has 8-bit codes of few distinct blocks, which that file
-    stores as a codebook (:mod:`ajpq.packed.blocks`). Rows of 8 bits, and depthwise kernels, which
-    are too few for a codebook, are quantized weight by weight.
+    stores as a codebook (:mod:`ajpq.packed.blocks`). Rows of 8 bits, depthwise kernels and layers
+    of too few blocks are quantized weight by weight.
 
     From the paper are the gradient-weighted centroids, and bits counted with the codebook. Its
     equations are not known: how gradients are gathered, the row's scale, assignment in every step,
@@ -114,13 +114,17 @@ class GWK(Method):
         return torch.where(rows(coded, weight), made, alone)
 
     def settled(self, weight: Tensor, bits: Tensor, own: Own, quantizer: Quantizer) -> Settled:
-        """As of :class:`Method`: codes of 8 bits."""
-        coded, stored = self._coded(weight, bits), self._stored(weight, bits)
-        if not coded.any():
-            return Settled(weight, bits=stored)
-        codes, steps = self._blocks(weight, coded, own).codes()
-        made = torch.where(rows(coded, weight), codes * rows(steps, weight), weight)
-        return Settled(made, torch.where(coded, steps, quantizer.fit(weight, stored)), stored)
+        """As of :class:`Method`: codes of 8 bits, without a codebook of ``alone_bits``."""
+        coded, stored, narrow = (
+            self._coded(weight, bits),
+            self._stored(weight, bits),
+            is_narrow(bits),
+        )
+        made = self.quantized(weight, bits, own, quantizer).detach()
+        steps = torch.where(narrow, own["step"], quantizer.fit(weight, stored))
+        if coded.any():
+            steps = torch.where(coded, self._blocks(weight, coded, own).codes()[1], steps)
+        return Settled(torch.where(rows(narrow, weight), made, weight), steps, stored)
 
     @torch.no_grad()
     def refreshed(self, moment: Moment) -> dict[str, Tensor]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ajpq.quantizers import rows
-
-_ROUNDS = 60
+_RATIOS = torch.linspace(0.1, 1.0, 37)
+_ROUNDS = 10
+_LEAST_STEP = 1e-8
 
 
 def half_levels(bits: Tensor) -> Tensor:
@@ -23,16 +23,22 @@ def mid_rise_codes(position: Tensor, half: Tensor) -> Tensor:
 
 @torch.no_grad()
 def mid_rise_steps(weight: Tensor, bits: Tensor) -> Tensor:
-    """``[O]`` steps of ``weight [O, ...]``, of little squared error; 1 for rows of zeros.
+    """``[O]`` steps of ``weight [O, ...]``, of little squared error; tiny ones for rows of zeros.
 
-    Codes for a given step and the best step for given codes take turns, from the step at which a
-    uniform distribution of the same mean size would fill the grid.
+    Of those that put the last level at a share of the largest weight the best; from there codes for
+    a given step and the best step for given codes take turns.
     """
-    half = rows(half_levels(bits), weight)
-    mean = weight.abs().flatten(1).mean(1)
-    steps = torch.where(mean > 0, 2 * mean / half_levels(bits), 1.0)
+    flat, half = weight.flatten(1), half_levels(bits).unsqueeze(1)
+    largest = flat.abs().amax(1, keepdim=True).clamp_min(_LEAST_STEP)
+    tried = torch.cat([largest / (half - 0.5) * ratio for ratio in _RATIOS], 1)
+    errors = [_error(flat, half, steps.unsqueeze(1)) for steps in tried.unbind(1)]
+    steps = tried.gather(1, torch.cat(errors, 1).argmin(1, keepdim=True))
     for _ in range(_ROUNDS):
-        codes = mid_rise_codes(weight / rows(steps, weight), half)
-        best = (weight * codes).flatten(1).sum(1) / codes.square().flatten(1).sum(1)
-        steps = torch.where(mean > 0, best, 1.0)
-    return steps
+        codes = mid_rise_codes(flat / steps, half)
+        best = (flat * codes).sum(1, keepdim=True) / codes.square().sum(1, keepdim=True)
+        steps = torch.where(best > 0, best, steps)
+    return steps.squeeze(1)
+
+
+def _error(flat: Tensor, half: Tensor, steps: Tensor) -> Tensor:
+    return (mid_rise_codes(flat / steps, half) * steps - flat).square().sum(1, keepdim=True)

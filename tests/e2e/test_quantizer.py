@@ -116,9 +116,10 @@ def trains(run):
     ("options", "expected"),
     [
         (("--quantizer", "ewsg"), "unknown method 'ewsg'; did you mean 'ewgs'"),
-        (("--quantizer", "gwk"), "'gwk' chooses widths or channels of its own"),
+        (("--quantizer", "gwk"), "'gwk' does not end with the widths"),
         (("--quantizer", "codeq-mixed"), "use python -m ajpq.compress --method codeq-mixed"),
-        (("--quantizer", "psg-channels"), "chooses widths or channels of its own"),
+        (("--quantizer", "psg-channels"), "does not end with the widths and channels"),
+        (("--quantizer", "ewgs-mid-rise"), "use python -m ajpq.compress --method ewgs-mid-rise"),
         (("--quantizer", "lsq", "--config", "untrained"), "'direct-64', has no straight_through"),
         (("--quantizer", "none.yaml"), "cannot read the method"),
     ],

@@ -3,19 +3,34 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ajpq.finetune.goal import Goal, Moment
-from ajpq.finetune.quantized import Quantized
+from ajpq.finetune.quantized import Quantized, started
+from ajpq.methods import MethodSpec, make_method
 from ajpq.methods.curvature import curvatures
 from ajpq.methods.ewgs import EWGS, delta_of
 from ajpq.methods.lsq import LSQ
-from ajpq.methods.mid_rise import mid_rise_steps
+from ajpq.methods.mid_rise import mid_rise_codes, mid_rise_steps
 from ajpq.quantizers import snap
 from hw_models.network import Edge
 from tests import modules
 from tests.finetune.test_training import QUANTIZER, goal_of
+from tests.methods import case
 
-MID_RISE = EWGS(levels="mid_rise")
+RISING = MethodSpec(name="ewgs", params={"levels": "mid_rise"})
+MID_RISE = make_method(RISING)
+
+
+def own_starts(method, graph, state, goal):
+    return {
+        f"{layer.name}.{role}": value
+        for layer in graph.layers
+        for role, value in method.start(
+            state[layer.node.parameters["weight"]], goal.bits[layer.name], QUANTIZER
+        ).items()
+    }
 
 
 def by_the_paper(x, gradient, delta, levels):
@@ -82,7 +97,71 @@ def test_their_steps_start_at_the_optimum_of_a_normal_distribution():
     weight = torch.randn(3, 100_000, generator=torch.Generator().manual_seed(0))
     steps = mid_rise_steps(weight, torch.tensor([2, 3, 4]))
     torch.testing.assert_close(steps, torch.tensor([0.9957, 0.5860, 0.3352]), rtol=0.01, atol=0)
-    assert mid_rise_steps(torch.zeros(1, 9), torch.tensor([2])).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("bits", range(2, 8))
+def test_no_other_step_starts_with_much_less_error(bits):
+    weight = torch.randn(1, 2000, generator=torch.Generator().manual_seed(bits))
+    width, half = torch.tensor([bits]), torch.tensor(2.0 ** (bits - 1))
+
+    def error(step):
+        return float((mid_rise_codes(weight / step, half) * step - weight).square().sum())
+
+    least = min(error(step) for step in torch.linspace(0.02, 2.5, 500) * 4 / 2**bits)
+    assert error(mid_rise_steps(weight, width)) <= 1.03 * least
+
+
+def test_rows_of_zeros_stay_almost_that():
+    weight, bits = torch.zeros(1, 9), torch.tensor([2])
+    made = MID_RISE.quantized(weight, bits, MID_RISE.start(weight, bits, QUANTIZER), QUANTIZER)
+    assert made.abs().max() < 1e-6
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), bits=st.sampled_from([2, 3, 4, 7, 8]))
+def test_rows_between_steps_are_as_those_of_every_method(seed, bits):
+    case.check_untouched_and_pruned(MID_RISE, seed)
+    for check in (
+        case.check_idempotent,
+        case.check_monotone,
+        case.check_scale_equivariant,
+        case.check_gradients,
+        case.check_settled,
+    ):
+        check(MID_RISE, seed, bits)
+
+
+def test_their_step_gets_the_gradient_of_lsq():
+    """By hand: the rounding error inside, the last level outside, over sqrt(weights * last)."""
+    weight = torch.tensor([[0.2, 0.9, -0.6, 4.0, -5.0, 0.1]])
+    step = torch.tensor([1.0]).requires_grad_()
+    own = {"step": step, "delta": torch.tensor(0.0)}
+    MID_RISE.quantized(weight, torch.tensor([2]), own, QUANTIZER).sum().backward()
+    parts = [0.5 - 0.2, 0.5 - 0.9, -0.5 + 0.6, 1.5, -1.5, 0.5 - 0.1]
+    assert float(step.grad) == pytest.approx(sum(parts) / (6 * 1.5) ** 0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("following", [MethodSpec(name="lsq"), RISING])
+def test_a_stage_behind_starts_with_grids_of_its_own(following):
+    """The stage before leaves half steps and wider rows; what follows has the policy's width."""
+    graph, tensors = modules.traced("option_a")
+    state = {name: value for name, value in tensors.items() if value.is_floating_point()}
+    goal = goal_of(graph, state, bits=2)
+    own = own_starts(MID_RISE, graph, state, goal)
+    after = MID_RISE.finished(graph, goal, {**state, **own})
+    method = make_method(following)
+    network = Quantized(graph, goal, method)
+    begun = started(network, after, lambda: pytest.fail("no edge is learned"))
+    for layer in graph.layers:
+        weight, bits = after[layer.node.parameters["weight"]], goal.bits[layer.name]
+        fresh = method.start(weight, bits, QUANTIZER)["step"]
+        assert torch.equal(begun[f"{layer.name}.step"], fresh)
+    done = method.finished(graph, goal, begun)
+    kept = [done.get(f"{layer.name}.width", goal.bits[layer.name]) for layer in graph.layers]
+    wider = 1 if following == RISING else 0
+    for layer, widths in zip(graph.layers, kept, strict=True):
+        expected = torch.where(goal.bits[layer.name] == 2, 2 + wider, goal.bits[layer.name])
+        assert torch.equal(widths.long(), expected)
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -193,13 +272,7 @@ def test_the_factor_is_never_negative_and_measured_when_it_is_time():
     state = {name: value for name, value in tensors.items() if value.is_floating_point()}
     goal, method = goal_of(graph, state, bits=2), EWGS(hessian_every=2)
     network = Quantized(graph, goal, method)
-    own = {
-        f"{layer.name}.{role}": value
-        for layer in graph.layers
-        for role, value in method.start(
-            state[layer.node.parameters["weight"]], goal.bits[layer.name], QUANTIZER
-        ).items()
-    }
+    own = own_starts(method, graph, state, goal)
     state |= own
 
     def loss(weights, hook):

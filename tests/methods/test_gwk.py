@@ -71,7 +71,8 @@ def test_depthwise_kernels_and_single_blocks_have_no_codebook(shape):
     bits = all_at(2, weight)
     own = started(weight, bits)
     found = METHOD.settled(weight, bits, own, QUANTIZER)
-    assert (found.steps, found.bits.tolist()) == (None, [4] * 16)
+    assert found.bits.tolist() == [4] * 16
+    assert torch.equal(found.steps, own["step"])
     assert set(own) == {"step"}
     made = METHOD.quantized(weight, bits, own, QUANTIZER)
     codes = made / own["step"].view(-1, 1, 1, 1)
@@ -87,9 +88,11 @@ def test_layers_of_few_blocks_have_no_codebook():
     own = started(weight, bits, method)
     assert set(own) == {"step"}
     found = method.settled(weight, bits, own, QUANTIZER)
-    assert (found.steps, found.bits.tolist()) == (None, [8, *[3] * 11])
+    assert found.bits.tolist() == [8, *[3] * 11]
     made = method.quantized(weight, bits, own, QUANTIZER)
     assert all(len(row.unique()) <= 7 for row in made[1:])
+    wider = QUANTIZER.encode(found.weight, torch.full((12,), 8), found.steps)
+    torch.testing.assert_close((wider * found.steps.view(-1, 1, 1, 1))[1:], made[1:])
 
 
 def test_rows_of_other_widths_are_quantized_on_their_own():
