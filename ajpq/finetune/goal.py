@@ -34,6 +34,7 @@ class Moment:
 
     Attributes:
         epoch: from 0.
+        progress: share of the training that is done.
         state: the present parameters and buffers, the method's own among them; without gradients.
         owners: edge on a grid of the method's -> under whose name its parameters are, and its
             width and sign.
@@ -44,6 +45,7 @@ class Moment:
     """
 
     epoch: int
+    progress: float
     graph: Graph
     goal: Goal
     state: State

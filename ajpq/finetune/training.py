@@ -110,7 +110,7 @@ def run_stage(
     while step < total_steps:
         _aim(stage, inputs, leaves, optimizer)
         if network is not None:
-            _refresh(stage, inputs, network, epoch, leaves, buffers)
+            _refresh(stage, inputs, network, epoch, step / total_steps, leaves, buffers)
         for batch, labels in inputs.batches(epoch):
             set_learning_rates(optimizer, stage, groups, step, inputs.steps_per_epoch, total_steps)
             loss = loss_of({**leaves, **buffers}, channels_last(batch), labels)
@@ -199,6 +199,7 @@ def _refresh(
     inputs: StageInputs,
     network: Quantized,
     epoch: int,
+    progress: float,
     leaves: Mapping[str, Tensor],
     buffers: dict[str, Tensor],
 ) -> None:
@@ -208,7 +209,8 @@ def _refresh(
         stage, network, inputs.teacher, state, lambda: next(iter(inputs.batches(epoch)))
     )
     hook = network.hook(state)
-    moment = Moment(epoch, network.graph, network.goal, state, network.learned, hook, loss)
+    graph, goal = network.graph, network.goal
+    moment = Moment(epoch, progress, graph, goal, state, network.learned, hook, loss)
     for name, value in network.method.refreshed(moment).items():
         if name in leaves:
             leaves[name].data.copy_(value)

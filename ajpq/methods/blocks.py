@@ -90,16 +90,17 @@ def importance_of(gradient: Tensor, coded: Tensor, length: int, exponent: float)
     return powers / powers.mean()
 
 
-def at_rate_within(layers: Collection[Blocks], bits_per_weight: float) -> list[Blocks]:
-    """All at the least rate at which they take no more bits in the packed file, words included."""
-    size = sum(int(layer.coded.sum()) * layer.weight[0].numel() for layer in layers)
+def bits_per_weight(layers: Collection[Blocks]) -> float:
+    """What they take in the packed file, words included, for each weight that is in a block."""
+    codes = (layer.codes()[0][layer.coded] for layer in layers)
+    groups = [(STORED, own.to(torch.int8).contiguous().numpy()) for own in codes]
+    return float(smallest_bits(groups).sum()) / sum(own.size for _, own in groups)
+
+
+def at_rate_within(layers: Collection[Blocks], budget: float) -> list[Blocks]:
+    """All at the least rate at which they take no more bits per weight than the budget."""
 
     def at(rate: float) -> list[Blocks]:
         return [replace(layer, rate=rate) for layer in layers]
 
-    def bits_at(rate: float) -> float:
-        codes = (layer.codes()[0][layer.coded] for layer in at(rate))
-        groups = ((STORED, own.to(torch.int8).contiguous().numpy()) for own in codes)
-        return float(smallest_bits(groups).sum())
-
-    return at(rate_within(bits_at, bits_per_weight * size))
+    return at(rate_within(lambda rate: bits_per_weight(at(rate)), budget))

@@ -16,6 +16,7 @@ from ajpq.methods.base import STORED, Method, Own, Settled, is_narrow
 from ajpq.methods.blocks import (
     Blocks,
     at_rate_within,
+    bits_per_weight,
     block_length,
     cut,
     deviations,
@@ -25,6 +26,8 @@ from ajpq.quantizers import Quantizer, rows, straight_through
 from ajpq.quantizers.codebook import Codebook, refined, spread
 
 _START_ROUNDS, _EPOCH_ROUNDS = 20, 3
+_KEPT = 0.99
+"""Share of the bits that an epoch begins with, for weights move on."""
 
 
 @final
@@ -35,15 +38,17 @@ class GWK(Method):
     kernels have one tap. All blocks of a layer, divided by their row's standard deviation, share a
     codebook. In every step blocks are assigned anew and centroids are the means of their members,
     weighted by gradient magnitudes; gradients pass straight through to the weights behind them.
-    Once an epoch gradients are added up. Then, and once more in the end, a price of the bits that
-    name a centroid is found, one for all layers, at which the packed file keeps within
-    ``bits_per_weight``. In the end a layer has 8-bit codes of few distinct blocks, which that file
-    stores as a codebook (:mod:`ajpq.packed.blocks`). Rows of 8 bits, depthwise kernels and layers
-    of too few blocks are quantized weight by weight.
+    Once an epoch gradients are added up, and a price of the bits that name a centroid is found, one
+    for all layers, at which the packed file keeps within ``bits_per_weight``; once more in the end,
+    should they have become too many. In the last part of a training neither is done: weights gather
+    where one centroid is as near as another, so every change of price or importance moves many at
+    once, and late steps are too small to mend it. In the end a layer has 8-bit codes of few
+    distinct blocks, which that file stores as a codebook (:mod:`ajpq.packed.blocks`). Rows of 8
+    bits, depthwise kernels and layers of too few blocks are quantized weight by weight.
 
     From the paper are the gradient-weighted centroids, and bits counted with the codebook. Its
-    equations are not known: how gradients are gathered, the row's scale, assignment in every step,
-    the price of bits and the grid of the centroids are a reconstruction.
+    equations are not known: how gradients are gathered and until when, the row's scale, assignment
+    in every step, the price of bits and the grid of the centroids are a reconstruction.
 
     Attributes:
         bits_per_weight: of the layers with codebooks in the packed file, words included.
@@ -52,6 +57,7 @@ class GWK(Method):
         channels: length of a block where kernels have one tap.
         word_bits: width of the grid that centroids are on.
         nudge: exponent of the gradient magnitudes; 0 is plain k-means.
+        refitted_for: share of a training in which prices and importances are found anew.
         least_blocks: layers of fewer blocks have no codebook.
         alone_bits: width of the rows of such layers, and of rows of a single block, such as
             depthwise kernels.
@@ -63,6 +69,7 @@ class GWK(Method):
     channels: Literal[2, 4, 8, 16] = 4
     word_bits: int = Field(default=5, ge=2, le=8)
     nudge: float = Field(default=0.5, ge=0)
+    refitted_for: float = Field(default=0.5, ge=0, le=1)
     least_blocks: int = Field(default=2, ge=2)
     alone_bits: int = Field(default=4, ge=2, le=8)
     layer_roles: ClassVar[tuple[str, ...]] = (
@@ -129,6 +136,8 @@ class GWK(Method):
     @torch.no_grad()
     def refreshed(self, moment: Moment) -> dict[str, Tensor]:
         """As of :class:`Method`: gradients are added up, codebooks and steps fitted anew."""
+        if moment.progress > self.refitted_for:
+            return {}
         gradients, found = self._gradients(moment), dict[str, Tensor]()
         books: dict[str, Blocks] = {}
         for layer in layers(moment.graph):
@@ -142,6 +151,8 @@ class GWK(Method):
                 own["gain"] = deviations(weight)
                 found |= {own_name(name, role): own[role] for role in ("gradient", "gain")}
                 books[name] = self._blocks(weight, coded, own)
+        if not books:
+            return found
         for name, book in zip(books, self._refitted([*books.values()]), strict=True):
             found[own_name(name, "centroids")] = book.book.centroids
             found[own_name(name, "lengths")] = book.book.bits
@@ -150,7 +161,7 @@ class GWK(Method):
 
     @torch.no_grad()
     def finished(self, graph: Graph, goal: Goal, state: State) -> dict[str, Tensor]:
-        """As of :class:`Method`; bits have the price that the weights want in the end."""
+        """As of :class:`Method`; bits have a price at which they are few enough."""
         books: dict[str, Blocks] = {}
         for layer in layers(graph):
             weight, bits = state[layer.node.parameters["weight"]], goal.bits[layer.name]
@@ -158,6 +169,8 @@ class GWK(Method):
             if coded.any():
                 own = own_of(state, layer.name, self.layer_roles)
                 books[layer.name] = self._blocks(weight, coded, own)
+        if not books or bits_per_weight(books.values()) <= self.bits_per_weight:
+            return super().finished(graph, goal, state)
         priced = at_rate_within(books.values(), self.bits_per_weight)
         rates = {
             own_name(name, "rate"): torch.tensor(book.rate)
@@ -166,9 +179,10 @@ class GWK(Method):
         return super().finished(graph, goal, {**state, **rates})
 
     def _refitted(self, books: list[Blocks]) -> list[Blocks]:
+        budget = _KEPT * self.bits_per_weight
         for _ in range(_EPOCH_ROUNDS):
-            books = [book.moved() for book in at_rate_within(books, self.bits_per_weight)]
-        return at_rate_within(books, self.bits_per_weight)
+            books = [book.moved() for book in at_rate_within(books, budget)]
+        return at_rate_within(books, budget)
 
     @torch.enable_grad()
     def _gradients(self, moment: Moment) -> dict[str, Tensor]:

@@ -201,7 +201,9 @@ def test_the_estimate_is_exact_where_the_hessian_is_diagonal():
     weight = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
     bend = torch.rand(2, 5, generator=torch.Generator().manual_seed(1))
     unit = torch.tensor([[2.0], [0.0]])  # the second row does not count
-    moment = Moment(3, None, None, {}, {}, None, lambda w, hook: (bend * w["a"] ** 2).sum() / 2)
+    moment = Moment(
+        3, 0.0, None, None, {}, {}, None, lambda w, hook: (bend * w["a"] ** 2).sum() / 2
+    )
     layers, edges = curvatures(moment, {"a": weight}, {"a": unit}, lambda edge, x: None, 1)
     assert edges == {}
     assert float(layers["a"].mean) == pytest.approx(float((4 * bend[0]).mean()), rel=1e-5)
@@ -221,7 +223,7 @@ def test_one_product_serves_layers_and_edges_that_depend_on_each_other():
         inner = hook("inner", torch.tanh(images @ weights["first"].T))
         return torch.tanh(inner @ weights["second"].T).square().sum()
 
-    moment = Moment(0, None, None, {}, {}, lambda edge, x: x, loss)
+    moment = Moment(0, 0.0, None, None, {}, {}, lambda edge, x: x, loss)
     weights = {"first": first, "second": second}
     units = {name: torch.ones(3, 1) for name in weights}
     unit = torch.tensor(0.5)
@@ -258,7 +260,7 @@ def test_the_estimate_does_not_feed_on_the_present_factor(bits):
             return (read + 0.5 * read.square()).sum()
 
         moment = Moment(
-            0, None, None, {}, {}, lambda name, x: method.quantized_edge(x, edge, own), loss
+            0, 0.0, None, None, {}, {}, lambda name, x: method.quantized_edge(x, edge, own), loss
         )
         units = {"a": torch.ones(64)}
         found, _ = curvatures(moment, {"a": torch.ones(64)}, units, lambda name, x: None, 50)
@@ -279,7 +281,7 @@ def test_the_factor_is_never_negative_and_measured_when_it_is_time():
         return sum((w**3).sum() for w in weights.values())
 
     moments = [
-        Moment(epoch, graph, goal, state, {}, network.hook(state), loss) for epoch in range(3)
+        Moment(epoch, 0.0, graph, goal, state, {}, network.hook(state), loss) for epoch in range(3)
     ]
     found = [method.refreshed(moment) for moment in moments]
     assert found[1] == {}

@@ -118,7 +118,7 @@ def test_an_epoch_begins_with_clipped_weights_and_the_running_mean():
         hook("f", hook("e", torch.tensor([0.0, 2.0, 4.0])))
         return torch.tensor(0.0)
 
-    moment = Moment(2, graph, goal, state, network.learned, network.hook(state), loss)
+    moment = Moment(2, 0.0, graph, goal, state, network.learned, network.hook(state), loss)
     found = method.refreshed(moment)
     # the edge e holds 2 and 4, f what e rounds them to: 1 and 1
     assert float(found["edge.e.clip"]) == pytest.approx(0.75 * 1 + 0.25 * 2 * (3 + 1) / 2)

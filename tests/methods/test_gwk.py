@@ -152,7 +152,7 @@ def moment():
         return logits.square().mean()
 
     goal = Goal(bits, QUANTIZER, {})
-    return Moment(0, graph, goal, {**state, **own}, {}, unchanged, loss)
+    return Moment(0, 0.0, graph, goal, {**state, **own}, {}, unchanged, loss)
 
 
 def test_gradients_are_those_of_the_loss_and_add_up(moment):
@@ -188,6 +188,37 @@ def test_refreshing_is_a_pure_function(moment):
     one, other = METHOD.refreshed(moment), METHOD.refreshed(moment)
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert all(torch.equal(value, before[name]) for name, value in moment.state.items())
+
+
+def test_late_in_a_training_nothing_is_found_anew(moment):
+    def at(progress):
+        return METHOD.refreshed(Moment(**{**vars(moment), "progress": progress}))
+
+    assert at(0.5).keys() == at(0.0).keys() != set()
+    assert at(0.51) == {}
+
+
+def test_a_price_that_keeps_to_the_budget_stays(moment):
+    """What training computed with is what is left, although a lower price would do too."""
+    method = METHOD.model_copy(update={"bits_per_weight": 2.0})
+    state = {**moment.state, **method.refreshed(moment)}
+    dear = {name: value + 0.2 for name, value in state.items() if name.endswith(".rate")}
+    state |= dear
+    done = method.finished(moment.graph, moment.goal, state)
+    for layer in layers(moment.graph):
+        if f"{layer.name}.rate" in dear:
+            name, bits = layer.node.parameters["weight"], moment.goal.bits[layer.name]
+            own = {role: state[f"{layer.name}.{role}"] for role in method.layer_roles}
+            assert torch.equal(done[name], method.quantized(state[name], bits, own, QUANTIZER))
+
+
+def test_without_a_layer_of_many_blocks_there_is_no_codebook_at_all(moment):
+    method = METHOD.model_copy(update={"least_blocks": 10**6})
+    own = {name: v for name, v in moment.state.items() if not name.endswith(".centroids")}
+    found = method.refreshed(Moment(**{**vars(moment), "state": own}))
+    assert {name.rsplit(".", 1)[1] for name in found} == {"step"}
+    done = method.finished(moment.graph, moment.goal, {**own, **found})
+    assert set(done[f"{layers(moment.graph)[1].name}.width"].tolist()) == {4}
 
 
 @pytest.mark.parametrize("bits_per_weight", [0.9, 1.0, 1.1])

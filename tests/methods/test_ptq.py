@@ -170,7 +170,7 @@ def moments(bits=2):
     state = {name: value for name, value in tensors.items() if value.is_floating_point()}
     goal = goal_of(graph, state, bits=bits)
     weights = {la.name: state[la.node.parameters["weight"]] for la in graph.layers}
-    return weights, lambda epoch: Moment(epoch, graph, goal, state, {}, None, None)
+    return weights, lambda epoch: Moment(epoch, 0.0, graph, goal, state, {}, None, None)
 
 
 def test_the_sparsity_grows_along_a_cubic_to_what_is_asked_for():
