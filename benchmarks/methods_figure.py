@@ -55,7 +55,7 @@ def _by_size(axes: Axes, rows: Sequence[Mapping[str, Any]], colors: Mapping[str,
         for row, point in zip(own, points, strict=True):
             axes.annotate(row["bits"], point, xytext=(4, 4), textcoords="offset points", fontsize=7)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 6)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 6, 8)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("times smaller on disk than float32")

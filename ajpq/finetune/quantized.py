@@ -145,9 +145,10 @@ def started(network: Quantized, state: State, images: Callable[[], Tensor]) -> d
     for layer in layers(network.graph):
         weight = found[layer.node.parameters["weight"]].detach()
         own = method.start(weight, goal.bits[layer.name], goal.quantizer)
-        width = found.get(width_name(layer.name), goal.bits[layer.name])
-        if ((width != goal.bits[layer.name]) & (width > 0)).any():
-            found.pop(step_name(layer.name), None)
+        step = step_name(layer.name)
+        if step in found and width_name(layer.name) in found:
+            same = found[width_name(layer.name)] == goal.bits[layer.name]
+            found[step] = torch.where(same, found[step], own["step"])
         found = {**{own_name(layer.name, role): v for role, v in own.items()}, **found}
     if network.learned:
         found = {**_started_edges(network, found, images()), **found}

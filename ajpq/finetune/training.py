@@ -173,6 +173,9 @@ def _finished(
     detached, goal = _detached(state), inputs.goal
     if network is not None:
         return network.method.finished(network.graph, network.goal, detached)
+    if goal is not None:  # the widths that an earlier stage chose are not what this one aims at
+        names = {width_name(name): bits.float() for name, bits in goal.bits.items()}
+        detached |= {name: bits for name, bits in names.items() if name in detached}
     if stage.mode == "psg" and stage.psg.sparsity:
         return pruned(stage.psg, inputs.graph, detached, {} if goal is None else goal.bits)
     return detached

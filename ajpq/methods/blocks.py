@@ -90,7 +90,7 @@ def importance_of(gradient: Tensor, coded: Tensor, length: int, exponent: float)
     return powers / powers.mean()
 
 
-def bits_per_weight(layers: Collection[Blocks]) -> float:
+def packed_bits_per_weight(layers: Collection[Blocks]) -> float:
     """What they take in the packed file, words included, for each weight that is in a block."""
     codes = (layer.codes()[0][layer.coded] for layer in layers)
     groups = [(STORED, own.to(torch.int8).contiguous().numpy()) for own in codes]
@@ -103,4 +103,4 @@ def at_rate_within(layers: Collection[Blocks], budget: float) -> list[Blocks]:
     def at(rate: float) -> list[Blocks]:
         return [replace(layer, rate=rate) for layer in layers]
 
-    return at(rate_within(lambda rate: bits_per_weight(at(rate)), budget))
+    return at(rate_within(lambda rate: packed_bits_per_weight(at(rate)), budget))

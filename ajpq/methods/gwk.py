@@ -16,11 +16,11 @@ from ajpq.methods.base import STORED, Method, Own, Settled, is_narrow
 from ajpq.methods.blocks import (
     Blocks,
     at_rate_within,
-    bits_per_weight,
     block_length,
     cut,
     deviations,
     importance_of,
+    packed_bits_per_weight,
 )
 from ajpq.quantizers import Quantizer, rows, straight_through
 from ajpq.quantizers.codebook import Codebook, refined, spread
@@ -57,7 +57,8 @@ class GWK(Method):
         channels: length of a block where kernels have one tap.
         word_bits: width of the grid that centroids are on.
         nudge: exponent of the gradient magnitudes; 0 is plain k-means.
-        refitted_for: share of a training in which prices and importances are found anew.
+        refitted_for: share of a training in which codebooks, prices, importances and grids are
+            found anew; at 0 that is once, when it begins.
         least_blocks: layers of fewer blocks have no codebook.
         alone_bits: width of the rows of such layers, and of rows of a single block, such as
             depthwise kernels.
@@ -169,7 +170,7 @@ class GWK(Method):
             if coded.any():
                 own = own_of(state, layer.name, self.layer_roles)
                 books[layer.name] = self._blocks(weight, coded, own)
-        if not books or bits_per_weight(books.values()) <= self.bits_per_weight:
+        if not books or packed_bits_per_weight(books.values()) <= self.bits_per_weight:
             return super().finished(graph, goal, state)
         priced = at_rate_within(books.values(), self.bits_per_weight)
         rates = {

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from ajpq.finetune.goal import Goal, Moment
 from ajpq.finetune.quantized import Quantized, started
+from ajpq.finetune.recipe import Stage
+from ajpq.finetune.training import run_stage
 from ajpq.methods import MethodSpec, make_method
 from ajpq.methods.curvature import curvatures
 from ajpq.methods.ewgs import EWGS, delta_of
@@ -16,7 +18,7 @@ from ajpq.methods.mid_rise import mid_rise_codes, mid_rise_steps
 from ajpq.quantizers import snap
 from hw_models.network import Edge
 from tests import modules
-from tests.finetune.test_training import QUANTIZER, goal_of
+from tests.finetune.test_training import QUANTIZER, goal_of, inputs_of
 from tests.methods import case
 
 RISING = MethodSpec(name="ewgs", params={"levels": "mid_rise"})
@@ -139,6 +141,20 @@ def test_their_step_gets_the_gradient_of_lsq():
     MID_RISE.quantized(weight, torch.tensor([2]), own, QUANTIZER).sum().backward()
     parts = [0.5 - 0.2, 0.5 - 0.9, -0.5 + 0.6, 1.5, -1.5, 0.5 - 0.1]
     assert float(step.grad) == pytest.approx(sum(parts) / (6 * 1.5) ** 0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("following", ["float", "psg"])
+def test_a_plain_stage_behind_takes_the_wider_rows_back(following):
+    net = modules.traced("option_a")
+    graph, tensors = net
+    state = {name: value for name, value in tensors.items() if value.is_floating_point()}
+    goal = goal_of(graph, state, bits=2)
+    after = MID_RISE.finished(graph, goal, {**tensors, **own_starts(MID_RISE, graph, state, goal)})
+    assert any(name.endswith(".width") for name in after)
+    stage = Stage(mode=following, steps=1, batch_size=4)
+    done = run_stage(stage, inputs_of(net, goal), after, total_steps=1)
+    for layer in graph.layers:
+        assert torch.equal(done[f"{layer.name}.width"].long(), goal.bits[layer.name])
 
 
 @pytest.mark.parametrize("following", [MethodSpec(name="lsq"), RISING])
