@@ -80,7 +80,9 @@ class EWGS(Method):
     def start(self, weight: Tensor, bits: Tensor, quantizer: Quantizer) -> dict[str, Tensor]:
         """As of :class:`Method`."""
         steps = fitted_steps(weight, bits, quantizer)
-        steps = torch.where(self._between(bits), mid_rise_steps(weight, bits), steps)
+        between = self._between(bits)
+        if between.any():
+            steps = torch.where(between, mid_rise_steps(weight, bits), steps)
         return {"step": steps, "delta": torch.tensor(self.delta)}
 
     def start_edge(self, values: Tensor, edge: Edge) -> dict[str, Tensor]:

@@ -123,11 +123,8 @@ class GWK(Method):
 
     def settled(self, weight: Tensor, bits: Tensor, own: Own, quantizer: Quantizer) -> Settled:
         """As of :class:`Method`: codes of 8 bits, without a codebook of ``alone_bits``."""
-        coded, stored, narrow = (
-            self._coded(weight, bits),
-            self._stored(weight, bits),
-            is_narrow(bits),
-        )
+        coded, narrow = self._coded(weight, bits), is_narrow(bits)
+        stored = self._stored(weight, bits)
         made = self.quantized(weight, bits, own, quantizer).detach()
         steps = torch.where(narrow, own["step"], quantizer.fit(weight, stored))
         if coded.any():
