@@ -3,16 +3,17 @@
 The networks are published ones, MobileNetV2 is that of zoo/base in half its width.
 
 Every row is a run of ``python -m ajpq.compress --method NAME --distill``: the same number of
-epochs, the same images in the same order, first and last layer at 8 bits, answers of the float
-checkpoint as the only teacher (KL divergence at temperature 4). The learning rate is the method's
-own. Accuracy is the exact reference's on all test images, looked at once per row.
+epochs for all rows of a width (two bits learn longer), the same images in the same order, first
+and last layer at 8 bits, answers of the float checkpoint as the only teacher (KL divergence at
+temperature 4). The learning rate is the method's own. Accuracy is the exact reference's on all
+test images, looked at once per row.
 
     make bench NAME=methods
     python -m benchmarks.methods --data imagefolder:DIR --checkpoint resnet20-12fca82f.th
     python -m benchmarks.methods --rows lsq-w2a2 ewgs-w2a2
 
-About half an hour per row on one core. Rows are run folders: started again, it goes on where it was
-stopped, and the table holds all rows that are finished.
+About half an hour per 20 epochs on one core. Rows are run folders: started again, it goes on
+where it was stopped, and the table holds all rows that are finished.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Row:
     bits: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     model: str = "resnet20"
+    epochs: int = 20
 
     @property
     def name(self) -> str:
@@ -56,14 +58,15 @@ class Row:
         return f"{self.method}-{self.bits.lower().replace(' ', '-')}{suffix}"
 
 
-def both(bits: int) -> dict[str, int]:
-    """Weights and activations at the same width."""
-    return {"weight_bits": bits, "activation_bits": bits}
+def both(method: str, bits: int) -> Row:
+    """A row of weights and activations of the same width."""
+    settings = {"weight_bits": bits, "activation_bits": bits}
+    return Row(method, f"W{bits}A{bits}", settings, epochs=40 if bits == 2 else 20)
 
 
 ROWS = (
-    *(Row(name, f"W{b}A{b}", both(b)) for b in (4, 3, 2) for name in ("lsq", "ewgs", "gdrq")),
-    *(Row("ewgs-mid-rise", f"W{b}A{b}", both(b)) for b in (3, 2)),
+    *(both(name, bits) for bits in (4, 3, 2) for name in ("lsq", "ewgs", "gdrq")),
+    *(both("ewgs-mid-rise", bits) for bits in (3, 2)),
     Row("ptq", "ternary"),
     *(Row(name, "W4A8") for name in ("codeq", "codeq-90", "codeq-mixed")),
     Row("psg", "W4", {"weight_bits": 4, "activation_bits": 32}),
@@ -78,7 +81,7 @@ def main(
     resnet56: str = "public",
     mobilenet_v2: str = "zoo/base/mobilenet_v2_x0_5.safetensors",
     rows: tuple[str, ...] = (),
-    epochs: int = 20,
+    epochs: int | None = None,
     seed: int = 0,
     run_dir: Path | None = None,
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
@@ -91,13 +94,14 @@ def main(
         resnet56: the same of ResNet-56.
         mobilenet_v2: of MobileNetV2 in half its width, which has no published weights.
         rows: names of the rows to train; default all.
-        epochs: length of every training.
+        epochs: length of every training; default 20, at two bits 40.
         seed: of the split and the order of the images.
         run_dir: where the run folders lie; default runs/methods.
         quick: three steps of every row on the embedded digits: does it run at all?
     """
     folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
-    shared = {"data": data, "epochs": epochs, "seed": seed, "distill": True}
+    shared = {"data": data, "seed": seed, "distill": True}
+    shared |= {} if epochs is None else {"epochs": epochs}
     checkpoints = {"resnet20": checkpoint, "resnet56": resnet56, "mobilenet_v2_x0_5": mobilenet_v2}
     for row in chosen(rows):
         config = config_of(row, {**shared, "checkpoint": checkpoints[row.model]}, quick)
@@ -134,7 +138,8 @@ def chosen(names: Sequence[str]) -> list[Row]:
 
 def config_of(row: Row, shared: Mapping[str, Any], quick: bool) -> CompressConfig:
     """The settings of a row's run."""
-    settings = {**load_method(row.method), **row.settings, **shared, "model": row.model}
+    own = {**load_method(row.method), **row.settings, "epochs": row.epochs, "model": row.model}
+    settings = {**own, **shared}
     if quick:
         recipe = with_recipes(settings)["recipe"]
         settings |= {"recipe": shortened(recipe), "epochs": None}
