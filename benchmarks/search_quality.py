@@ -11,15 +11,18 @@ for all of them at the same cost, and are compared to by a bar of their own.
 
     make bench NAME=search_quality
     python -m benchmarks.search_quality --data imagefolder:DIR
+    python -m benchmarks.search_quality --data imagefolder:DIR --searchers ajpq
 
-Several hours on two cores; started again, it goes on where it was stopped.
+Several hours on two cores; started again, it goes on where it was stopped. With ``--searchers``
+only those search, and the rows of the others stay as they are in the result file.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +36,11 @@ from ajpq.comparing.config import CompareConfig
 from ajpq.comparing.standings import Comparison, Standing, standings
 from ajpq.config.files import load_run
 from ajpq.progress import ConsoleProgress
-from benchmarks.harness import at_least, command_line, write_result
+from benchmarks.harness import RESULTS, at_least, command_line, write_result
+from hw_models.errors import UnknownNameError
+
+Row = dict[str, Any]
+"""One searcher on one device: medians over its seeds."""
 
 NAME = "search_quality"
 OURS = "ajpq"
@@ -68,6 +75,7 @@ KL_WEIGHT = 3.0
 def main(
     data: str = "cifar10",
     checkpoint: Path = Path("zoo/base/resnet20.safetensors"),
+    searchers: tuple[str, ...] = (),
     run_dir: Path | None = None,
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> None:
@@ -76,44 +84,82 @@ def main(
     Args:
         data: cifar10, or imagefolder:DIR with the same images.
         checkpoint: a network of zoo/base.
+        searchers: who searches; the others' rows are those of the result file. Default all.
         run_dir: the comparisons, one folder for each device; default runs/search_quality.
         quick: one device, two other searchers, two seeds, few candidates.
     """
     folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
-    rows: list[dict[str, Any]] = []
-    bars: dict[str, dict[str, Any]] = {}
-    seconds = 0.0
-    for target in list(TARGETS)[1 if quick else 0 :]:
+    rows = [] if not searchers else json.loads((RESULTS / f"{NAME}.json").read_text())["rows"]
+    targets = list(TARGETS)[1 if quick else 0 :]
+    for target in targets:
         config = config_of(target, data, checkpoint, quick)
-        again: dict[str, Any] = {
-            "agents": ASKED_AGAIN[:1] if quick else ASKED_AGAIN,
-            "budgets": 1 + (config.budgets - 1) * (BETWEEN + 1),
-            "between": 0,
-        }
-        own = folder / target
-        found = _compared(config, own)
-        finer = _compared(
-            config_of(target, data, checkpoint, quick, **again), folder / f"{target}-between"
+        rows = merged(rows, _rows_on(target, config, chosen(config.agents, searchers), folder))
+        again = ASKED_AGAIN[:1] if quick else ASKED_AGAIN
+        finer = config_of(
+            target,
+            data,
+            checkpoint,
+            quick,
+            budgets=1 + (config.budgets - 1) * (BETWEEN + 1),
+            between=0,
         )
-        added = [learned(own / f"{OURS}-{seed}" / "agent", found) for seed in config.seeds]
-        everybody = [*standings(found), *coarser(finer, BETWEEN + 1)]
-        rows += rows_of(target, everybody, added)
-        bars |= bars_of(target, everybody, added)
-        seconds += sum(one.seconds for each in (found, finer) for one in each.searches)
+        rows = merged(rows, _finer_rows_on(target, finer, chosen(again, searchers), folder))
     path = write_result(
         NAME,
         command=command_line(NAME, quick, data=data, checkpoint=str(checkpoint)),
         seed=SEEDS[0],
         rows=rows,
-        bars=bars,
-        seconds=seconds,
+        bars={name: bar for target in targets for name, bar in bars_of(target, rows).items()},
+        seconds=sum(row["seconds"] for row in rows) * len(SEEDS),
         quick=quick,
     )
     print(path)
 
 
-def _compared(config: CompareConfig, folder: Path) -> Comparison:
-    return compare(config, folder, resume=folder.exists(), progress=ConsoleProgress())
+def _rows_on(
+    target: str, config: CompareConfig, agents: tuple[str, ...], folder: Path
+) -> list[Row]:
+    """The rows of ``agents``, asked for the budgets of ``config``."""
+    if not agents:
+        return []
+    found = _compared(config, agents, folder / target)
+    learners = config.seeds if OURS in agents else ()
+    added = [learned(folder / target / f"{OURS}-{seed}" / "agent", found) for seed in learners]
+    return rows_of(target, standings(found), added)
+
+
+def _finer_rows_on(
+    target: str, config: CompareConfig, agents: tuple[str, ...], folder: Path
+) -> list[Row]:
+    """The rows of ``agents``, asked for the budgets between too."""
+    if not agents:
+        return []
+    found = _compared(config, agents, folder / f"{target}-between")
+    return rows_of(target, coarser(found, BETWEEN + 1), [])
+
+
+def _compared(config: CompareConfig, agents: tuple[str, ...], folder: Path) -> Comparison:
+    own = config.model_copy(update={"agents": agents})
+    return compare(own, folder, resume=folder.exists(), progress=ConsoleProgress())
+
+
+def chosen(agents: Sequence[str], searchers: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``agents`` that are to search, all where nobody is named.
+
+    Raises:
+        UnknownNameError: somebody is named who does not take part.
+    """
+    for name in searchers:
+        if name not in (OURS, *OTHERS):
+            raise UnknownNameError("searcher", name, (OURS, *OTHERS))
+    return tuple(agent for agent in agents if not searchers or agent in searchers)
+
+
+def merged(known: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """``known`` rows, each replaced by the new one of its searcher and device, then all others."""
+    left = {(row["target"], row["searcher"]): row for row in new}
+    kept = [left.pop((row["target"], row["searcher"]), row) for row in known]
+    return [*kept, *left.values()]
 
 
 def coarser(finer: Comparison, step: int) -> list[Standing]:
@@ -126,11 +172,6 @@ def coarser(finer: Comparison, step: int) -> list[Standing]:
         )
         for standing in standings(finer)
     ]
-
-
-def by_volume(everybody: Iterable[Standing]) -> float:
-    """The largest median hypervolume; nothing found counts as none."""
-    return max((standing.hypervolume.median or 0.0 for standing in everybody), default=0.0)
 
 
 def config_of(target: str, data: str, checkpoint: Path, quick: bool, **own: Any) -> CompareConfig:
@@ -170,7 +211,7 @@ def learned(agent: Path, found: Comparison) -> list[float]:
 
 def rows_of(
     target: str, everybody: Sequence[Standing], added: Sequence[Sequence[float]]
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """One row per searcher: medians over seeds."""
     return [
         {
@@ -196,36 +237,34 @@ def _least_median(added: Sequence[Sequence[float]]) -> float:
     return min((statistics.median(own) for own in zip(*added, strict=False)), default=0.0)
 
 
-def bars_of(
-    target: str, everybody: Sequence[Standing], added: Sequence[Sequence[float]]
-) -> dict[str, dict[str, Any]]:
+def bars_of(target: str, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Hypervolume and accuracy against the best of the others, and what learning added."""
-    by_agent = {standing.agent: standing for standing in everybody}
-    ours = by_agent.pop(OURS)
-    alike = [standing for name, standing in by_agent.items() if name in OTHERS]
-    asked_more = [standing for name, standing in by_agent.items() if name not in OTHERS]
-    gaps = [
-        (own.median or 0.0)
-        - max(standing.best_top1[number].median or 0.0 for standing in by_agent.values())
-        for number, own in enumerate(ours.best_top1)
-    ]
-    volume = by_volume([ours])
-    over = {"other": by_volume(alike)}
-    if asked_more:
-        over["asked_for_all_budgets"] = by_volume(asked_more)
+    others = {row["searcher"]: row for row in rows if row["target"] == target}
+    ours = others.pop(OURS)
+    alike = [row for name, row in others.items() if name in OTHERS]
+    asked_more = [row for name, row in others.items() if name not in OTHERS]
+    budgets = [column for column in ours if column.startswith("top1_val_budget_")]
+    gaps = [_most([ours], column) - _most(others.values(), column) for column in budgets]
+    over = {"other": alike, **({"asked_for_all_budgets": asked_more} if asked_more else {})}
+    volume, learnt = _most([ours], "hypervolume"), ours["hundredths_learned"]
     return {
         **{
             f"{target}_hypervolume_over_the_best_{who}_at_least": at_least(
-                volume / max(best, 1e-12), 1.03
+                volume / max(_most(those, "hypervolume"), 1e-12), 1.03
             )
-            for who, best in over.items()
+            for who, those in over.items()
         },
         f"{target}_points_over_the_best_at_every_budget_at_least": at_least(min(gaps), 0.0),
         f"{target}_hundredths_of_reward_learned_beyond_the_warm_start_above": {
-            **at_least(_least_median(added), 0.0),
-            "holds": _least_median(added) > 0,
+            **at_least(learnt, 0.0),
+            "holds": learnt > 0,
         },
     }
+
+
+def _most(rows: Iterable[Mapping[str, Any]], column: str) -> float:
+    """The largest of a column; nothing found counts as none."""
+    return max((row[column] or 0.0 for row in rows), default=0.0)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import pytest
 
 from ajpq.comparing.standings import Comparison, MeasuredPolicy, Outcome, standings
 from benchmarks import search_quality
+from hw_models.errors import UnknownNameError
 
 
 def outcome(agent, seed, tops):
@@ -40,13 +41,17 @@ def comparison(ours, others):
     )
 
 
+def bars_of(everybody, added):
+    return search_quality.bars_of("bismo", search_quality.rows_of("bismo", everybody, added))
+
+
 @pytest.mark.parametrize(
     ("ours", "holds"),
     [((88.0, 89.0), [True, True]), ((86.2, 89.0), [False, True]), ((88.0, 87.0), [True, False])],
 )
 def test_both_volume_and_every_budget_count(ours, holds):
     found = comparison([ours] * 2, [(86.0, 88.5)] * 2)
-    bars = search_quality.bars_of("bismo", standings(found), [[1.0, 2.0], [1.0, 2.0]])
+    bars = bars_of(standings(found), [[1.0, 2.0], [1.0, 2.0]])
     assert [bar["holds"] for bar in bars.values()] == [*holds, True]
     ratio = next(iter(bars.values()))["value"]
     assert ratio == pytest.approx((ours[0] - 70) / 16)  # at ratio 1 nothing is added
@@ -54,7 +59,7 @@ def test_both_volume_and_every_budget_count(ours, holds):
 
 def test_what_was_learned_is_the_least_over_budgets_of_the_median_over_seeds():
     found = comparison([(88.0, 89.0)] * 2, [(86.0, 88.0)] * 2)
-    bars = search_quality.bars_of("bismo", standings(found), [[0.0, 2.0], [0.0, 2.0], [3.0, 1.0]])
+    bars = bars_of(standings(found), [[0.0, 2.0], [0.0, 2.0], [3.0, 1.0]])
     last = list(bars.values())[-1]
     assert (last["value"], last["holds"]) == (0.0, False)
     rows = search_quality.rows_of("bismo", standings(found), [[0.5, 2.0]])
@@ -87,6 +92,25 @@ def test_ours_has_to_beat_those_who_were_asked_for_more_budgets_too():
     (milp,) = search_quality.coarser(finer, 2)
     assert milp.agent == "milp, asked for 3 budgets"
     assert [spread.median for spread in milp.best_top1] == [88.5, 89.5]
-    bars = search_quality.bars_of("bismo", [*standings(found), milp], [[1.0, 1.0]])
+    bars = bars_of([*standings(found), milp], [[1.0, 1.0]])
     assert [bar["holds"] for bar in bars.values()] == [True, False, False, True]
     assert list(bars.values())[2]["value"] == pytest.approx(-0.5)
+
+
+def test_who_searches_anew_replaces_its_own_rows_only():
+    known = [
+        {"target": "bismo", "searcher": name, "hypervolume": volume}
+        for name, volume in [("ajpq", 1.0), ("milp", 2.0)]
+    ]
+    new = [{**known[0], "hypervolume": 3.0}, {**known[1], "target": "mpic"}]
+    found = search_quality.merged(known, new)
+    assert found == [new[0], known[1], new[1]]
+    assert search_quality.merged([], new) == new
+
+
+def test_searchers_are_chosen_by_name():
+    agents = ("ajpq", "td3", "milp")
+    assert search_quality.chosen(agents, ()) == agents
+    assert search_quality.chosen(agents, ("milp", "ajpq")) == ("ajpq", "milp")
+    with pytest.raises(UnknownNameError, match="did you mean 'milp'"):
+        search_quality.chosen(agents, ("mlip",))
