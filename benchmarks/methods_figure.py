@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from ajpq.reporting.style import BLUE, GREY, ORANGE, RED
 
 WIDTHS = ("W4A4", "W3A3", "W2A2")
+NEAR = 0.2
 COLORS = (BLUE, ORANGE, RED, "#3f8f5f", "#7a5aa8", "#8c6d46", "#2f9aa0")
 
 
@@ -52,10 +53,20 @@ def _by_size(axes: Axes, rows: Sequence[Mapping[str, Any]], colors: Mapping[str,
         own = [row for row in rows if row["method"] == name]
         points = [(row["times_smaller"], row["top1_test"]) for row in own]
         axes.plot(*zip(*points, strict=True), "o", color=color, label=name)
-        for row, point in zip(own, points, strict=True):
-            axes.annotate(row["bits"], point, xytext=(4, 4), textcoords="offset points", fontsize=7)
+    for label, point in _labels(rows):
+        axes.annotate(label, point, xytext=(4, 4), textcoords="offset points", fontsize=7)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 6, 8)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("times smaller on disk than float32")
+
+
+def _labels(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, tuple[float, float]]]:
+    """Widths and where to write them: of neighbours with the same ones only at the best."""
+    found: list[tuple[str, tuple[float, float]]] = []
+    for row in sorted(rows, key=lambda own: -own["top1_test"]):
+        label, size = row["bits"], row["times_smaller"]
+        if not any(own == label and abs(at[0] - size) < NEAR * size for own, at in found):
+            found.append((label, (size, row["top1_test"])))
+    return found
