@@ -19,8 +19,8 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from ajpq.finetune.tuning import Watch
 from ajpq.limits import METRICS
-from ajpq.problem import Watch
 
 if TYPE_CHECKING:
     from envs.budget import Budget

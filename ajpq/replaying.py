@@ -21,8 +21,9 @@ from ajpq.compressed import (
 from ajpq.config.files import load_recipe, validated
 from ajpq.config.schema import CompressConfig, ProblemConfig, ReplayConfig
 from ajpq.evaluate import Costs, exact_costs, measured
+from ajpq.finetune.tuning import fine_tune
 from ajpq.policy import CompressionPolicy, check_policy, uniform_policy
-from ajpq.problem import Problem, fine_tune, network_of
+from ajpq.problem import Problem, network_of
 from ajpq.progress import Progress, SilentProgress
 from ajpq.quantizers import make_quantizer
 from ajpq.reference import simulate

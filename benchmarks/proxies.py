@@ -34,8 +34,9 @@ from ajpq.config.files import load_recipe, load_search_config
 from ajpq.evaluate import top1
 from ajpq.files import write_atomically
 from ajpq.finetune.recipe import Recipe
+from ajpq.finetune.tuning import fine_tune
 from ajpq.policy import CompressionPolicy
-from ajpq.problem import Problem, fine_tune, network_of
+from ajpq.problem import Problem, network_of
 from ajpq.progress import ConsoleProgress
 from ajpq.reference import simulate
 from ajpq.selection.finalists import validation_images

@@ -26,10 +26,11 @@ from ajpq.config.files import load_recipe
 from ajpq.config.schema import ProblemConfig
 from ajpq.data import Dataset, load_data
 from ajpq.finetune.recipe import Recipe, Stage
+from ajpq.finetune.tuning import fine_tune
 from ajpq.graph.channels import channel_groups, coupled_layers
 from ajpq.graph.structure import layers
 from ajpq.policy import CompressionPolicy, LayerPolicy
-from ajpq.problem import Problem, fine_tune
+from ajpq.problem import Problem
 from ajpq.progress import ConsoleProgress
 from ajpq.runs.folder import load_weights, save_weights
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ajpq.config.files import load_recipe
 from ajpq.finetune.recipe import Recipe
+from ajpq.finetune.tuning import Watch, fine_tune
 from ajpq.policy import CompressionPolicy
-from ajpq.problem import Problem, Watch, fine_tune, network_of
+from ajpq.problem import Problem, network_of
 from ajpq.selection.fidelity import Rival, falls_short, hoped_for, logits_until_lost
 from ajpq.selection.looks import SHARES, gained, images_of_a_look, look, look_steps
 from ajpq.simulation.ranking import prepare_ranking

@@ -14,8 +14,9 @@ from ajpq.comparing.standings import MeasuredPolicy
 from ajpq.evaluate import Costs, Images, Metrics, exact_costs, measured, top1
 from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import DivergedError
+from ajpq.finetune.tuning import fine_tune
 from ajpq.policy import CompressionPolicy
-from ajpq.problem import Problem, fine_tune, network_of
+from ajpq.problem import Problem, network_of
 from ajpq.progress import Progress
 from ajpq.proposals import candidate_images, scales
 from ajpq.reference import simulate

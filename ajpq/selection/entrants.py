@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ajpq.config.schema import FinalRound
 from ajpq.finetune.recipe import Calibration, Recipe
+from ajpq.finetune.tuning import Watch, fine_tune
 from ajpq.policy import CompressionPolicy
-from ajpq.problem import Problem, Watch, fine_tune
+from ajpq.problem import Problem
 from ajpq.runs.folder import save_weights
 from ajpq.runs.stages import load_snapshot, save_snapshot
 from ajpq.selection.executor import InProcess, Report, worker_processes

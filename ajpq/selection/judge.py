@@ -14,16 +14,9 @@ from ajpq.compressed import CompressedWeights
 from ajpq.evaluate import Costs, Images, Metrics, costs_in_loop, measured
 from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import DivergedError
+from ajpq.finetune.tuning import Watch, calibrated, calibration_images, fine_tune
 from ajpq.policy import CompressionPolicy
-from ajpq.problem import (
-    Problem,
-    Watch,
-    calibrated,
-    calibration_images,
-    direct_weights,
-    fine_tune,
-    network_of,
-)
+from ajpq.problem import Problem, direct_weights, network_of
 from ajpq.selection.executor import Executor, Report
 from ajpq.selection.fidelity import Rival, logits_until_lost, lost_points
 from ajpq.selection.looks import Gains, StoppedError, first, gained, looking

@@ -12,8 +12,9 @@ from ajpq.compressed import State
 from ajpq.evaluate import Images
 from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import OnState
+from ajpq.finetune.tuning import calibrated, calibration_images
 from ajpq.policy import CompressionPolicy
-from ajpq.problem import Problem, calibrated, calibration_images, network_of
+from ajpq.problem import Problem, network_of
 from ajpq.selection.fidelity import Rival, falls_short, hoped_for, logits_until_lost
 from ajpq.simulation.ranking import prepare_ranking
 from hw_models.network import Network

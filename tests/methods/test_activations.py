@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from ajpq.base import build_problem
 from ajpq.config.schema import ProblemConfig
 from ajpq.finetune.recipe import Recipe, Stage
+from ajpq.finetune.tuning import Watch, fine_tune
 from ajpq.graph.structure import GRID_PRESERVING
 from ajpq.methods.activations import learned_edge, mse_step
 from ajpq.methods.ewgs import EWGS
 from ajpq.methods.lsq import LSQ
 from ajpq.policy import uniform_policy
-from ajpq.problem import Watch, fine_tune, network_of
+from ajpq.problem import network_of
 from ajpq.quantizers.uniform import UniformQuantizer
 from ajpq.runs.folder import load_weights, save_weights
 from hw_models.network import Edge

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from ajpq.base import build_problem
 from ajpq.config.schema import ProblemConfig
 from ajpq.finetune.recipe import PSGSettings, Recipe, Stage
+from ajpq.finetune.tuning import Watch, fine_tune
 from ajpq.graph.channels import inner_layers
 from ajpq.graph.structure import layers
 from ajpq.methods.psg import weak_channels
-from ajpq.problem import Watch, fine_tune, network_of
+from ajpq.problem import network_of
 from ajpq.runs.folder import load_weights, save_weights
 
 BASE = Recipe(name="tiny", stages=(Stage(mode="float", epochs=1, batch_size=64),))

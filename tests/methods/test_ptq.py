@@ -12,6 +12,7 @@ from ajpq.base import build_problem
 from ajpq.config.schema import ProblemConfig
 from ajpq.finetune.goal import Moment
 from ajpq.finetune.recipe import Recipe, Stage
+from ajpq.finetune.tuning import fine_tune
 from ajpq.methods.lsq import LSQ
 from ajpq.methods.ptq import (
     PTQ,
@@ -22,7 +23,7 @@ from ajpq.methods.ptq import (
     shared_threshold,
 )
 from ajpq.policy import uniform_policy
-from ajpq.problem import fine_tune, network_of
+from ajpq.problem import network_of
 from ajpq.runs.folder import load_weights, save_weights
 from tests import modules
 from tests.finetune.test_training import QUANTIZER, goal_of

@@ -12,10 +12,11 @@ from ajpq.compressed import stored_widths, with_widths
 from ajpq.config.files import method_stage, shipped, width_keeping_methods
 from ajpq.config.schema import ProblemConfig
 from ajpq.finetune.recipe import Recipe, Stage
+from ajpq.finetune.tuning import fine_tune
 from ajpq.methods import MethodSpec, make_method
 from ajpq.packed import load, save
 from ajpq.policy import WEIGHT_BITS, check_policy
-from ajpq.problem import fine_tune, network_of, unshrunk_of
+from ajpq.problem import network_of, unshrunk_of
 from ajpq.reference import simulate
 from hw_models.size_only import SizeOnly
 

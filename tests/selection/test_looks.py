@@ -7,7 +7,7 @@ from ajpq.base import build_problem
 from ajpq.config.files import load_recipe, load_search_config
 from ajpq.config.schema import ProblemConfig, SearchConfig
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
-from ajpq.problem import Watch, fine_tune
+from ajpq.finetune.tuning import Watch, fine_tune
 from ajpq.runs.candidates import CandidateLog
 from ajpq.runs.journal import Journal
 from ajpq.selection.contest import contest

@@ -6,7 +6,7 @@ import torch
 from ajpq.base import build_problem
 from ajpq.config.schema import ProblemConfig
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
-from ajpq.problem import fine_tune
+from ajpq.finetune.tuning import fine_tune
 
 BASE = Recipe(name="tiny", stages=(Stage(mode="float", epochs=1, batch_size=64),))
 
