@@ -67,7 +67,7 @@ def both(method: str, bits: int) -> Row:
 ROWS = (
     *(both(name, bits) for bits in (4, 3, 2) for name in ("lsq", "gdrq")),
     both("ewgs", 4),
-    *(both("ewgs-mid-rise", bits) for bits in (3, 2)),  # the levels of its paper: at 4 bits no matter
+    *(both("ewgs-mid-rise", bits) for bits in (3, 2)),  # with few levels it matters which
     Row("ptq", "ternary"),
     *(Row(name, "W4A8") for name in ("codeq", "codeq-90", "codeq-mixed")),
     Row("psg", "W4", {"weight_bits": 4, "activation_bits": 32}),
