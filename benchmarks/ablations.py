@@ -1,11 +1,11 @@
 """What the parts of the search with two controllers are worth.
 
 ResNet-20 of zoo/base on edge-npu, budgets and cost as in :mod:`benchmarks.search_quality`.
-The whole searcher beside itself without a channel controller, with agents that do not observe
+The whole searcher beside itself without a channel controller, with agents that observe
 sensitivities, without slopes, without a warm start (and slopes), without budgets between, and
 without the budget as a goal: one search for each budget, at a third of the cost. On bitfusion,
-where widths go by blocks of channels, beside that without a channel controller. No fine-tuning, no
-test images.
+where widths go by blocks of channels, beside the first two of these. No fine-tuning, no test
+images.
 
     make bench NAME=ablations
     python -m benchmarks.ablations --data imagefolder:DIR
@@ -28,8 +28,8 @@ from benchmarks.unseen_budgets import searched
 
 NAME = "ablations"
 TARGET, IN_BLOCKS = "edge-npu", "bitfusion"
-WITHOUT = (
-    "without_sensitivities",
+ALTERED = (
+    "with_sensitivities",
     "without_slopes",
     "from_nothing",
     "without_between",
@@ -54,10 +54,10 @@ def main(
     """
     folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
     agents = Path(__file__).parent / "agents"
-    specs = (OURS, LAYERS, *(str(agents / f"{name}.yaml") for name in WITHOUT))
+    specs = (OURS, LAYERS, *(str(agents / f"{name}.yaml") for name in ALTERED))
     together = searched(config_of(TARGET, data, checkpoint, quick, agents=specs), folder / "all")
-    pair = config_of(IN_BLOCKS, data, checkpoint, quick, agents=(OURS, LAYERS))
-    in_blocks = searched(pair, folder / IN_BLOCKS)
+    three = config_of(IN_BLOCKS, data, checkpoint, quick, agents=specs[:3])
+    in_blocks = searched(three, folder / IN_BLOCKS)
     alone = [
         searched(
             config_of(

@@ -56,6 +56,7 @@ class TwoControllers(Hyperparameters):
             controllers have taken their turns; without any no slopes are measured.
         descent_share: of all trials.
         sees_sensitivities: do the agents observe how much layers mind narrow weights and pruning?
+            They start from what these suggest in any case, and gain nothing by seeing them.
         agent: hyperparameters of both agents.
     """
 
@@ -71,7 +72,7 @@ class TwoControllers(Hyperparameters):
     between_share: float = Field(default=0.2, gt=0, lt=0.5)
     descents: tuple[Caution, ...] = (1.0, 2.0)
     descent_share: float = Field(default=0.15, gt=0, lt=0.5)
-    sees_sensitivities: bool = True
+    sees_sensitivities: bool = False
     agent: dict[str, Any] = Field(default_factory=dict)
 
 
