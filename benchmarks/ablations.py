@@ -28,8 +28,9 @@ from benchmarks.unseen_budgets import searched
 
 NAME = "ablations"
 TARGET, IN_BLOCKS = "edge-npu", "bitfusion"
+SEEING = "with_sensitivities"
 ALTERED = (
-    "with_sensitivities",
+    SEEING,
     "without_slopes",
     "from_nothing",
     "without_between",
@@ -54,10 +55,13 @@ def main(
     """
     folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
     agents = Path(__file__).parent / "agents"
-    specs = (OURS, LAYERS, *(str(agents / f"{name}.yaml") for name in ALTERED))
+    files = {name: str(agents / f"{name}.yaml") for name in ALTERED}
+    specs = (OURS, LAYERS, *files.values())
     together = searched(config_of(TARGET, data, checkpoint, quick, agents=specs), folder / "all")
-    three = config_of(IN_BLOCKS, data, checkpoint, quick, agents=specs[:3])
-    in_blocks = searched(three, folder / IN_BLOCKS)
+    few = (OURS, LAYERS, files[SEEING])
+    in_blocks = searched(
+        config_of(IN_BLOCKS, data, checkpoint, quick, agents=few), folder / IN_BLOCKS
+    )
     alone = [
         searched(
             config_of(

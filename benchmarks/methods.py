@@ -3,14 +3,14 @@
 The networks are published ones, MobileNetV2 is that of zoo/base in half its width.
 
 Every row is a run of ``python -m ajpq.compress --method NAME --distill``: the same number of
-epochs for all rows of a width (two bits learn longer), the same images in the same order, first
+epochs for all rows of a width (40 at W2A2, 20 else), the same images in the same order, first
 and last layer at 8 bits, answers of the float checkpoint as the only teacher (KL divergence at
 temperature 4). The learning rate is the method's own. Accuracy is the exact reference's on all
 test images, looked at once per row.
 
     make bench NAME=methods
     python -m benchmarks.methods --data imagefolder:DIR --checkpoint resnet20-12fca82f.th
-    python -m benchmarks.methods --rows lsq-w2a2 ewgs-w2a2
+    python -m benchmarks.methods --rows lsq-w2a2 ewgs-mid-rise-w2a2
 
 About half an hour per 20 epochs on one core. Rows are run folders: started again, it goes on
 where it was stopped, and the table holds all rows that are finished.
@@ -67,7 +67,7 @@ def both(method: str, bits: int) -> Row:
 ROWS = (
     *(both(name, bits) for bits in (4, 3, 2) for name in ("lsq", "gdrq")),
     both("ewgs", 4),
-    *(both("ewgs-mid-rise", bits) for bits in (3, 2)),  # with few levels it matters which
+    *(both("ewgs-mid-rise", bits) for bits in (3, 2)),  # at few bits with its paper's levels
     Row("ptq", "ternary"),
     *(Row(name, "W4A8") for name in ("codeq", "codeq-90", "codeq-mixed")),
     Row("psg", "W4", {"weight_bits": 4, "activation_bits": 32}),
@@ -95,7 +95,7 @@ def main(
         resnet56: the same of ResNet-56.
         mobilenet_v2: of MobileNetV2 in half its width, which has no published weights.
         rows: names of the rows to train; default all.
-        epochs: length of every training; default 20, at two bits 40.
+        epochs: length of every training; default 20, at W2A2 40.
         seed: of the split and the order of the images.
         run_dir: where the run folders lie; default runs/methods.
         quick: three steps of every row on the embedded digits: does it run at all?

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from ajpq.reporting.style import BLUE, GREY, ORANGE, RED
 
 WIDTHS = ("W4A4", "W3A3", "W2A2")
-NEAR = 0.2
+NEAR = 0.2, 0.15  # as a share of the size, and in points
 COLORS = (BLUE, ORANGE, RED, "#3f8f5f", "#7a5aa8", "#8c6d46", "#2f9aa0")
 
 
@@ -67,6 +67,10 @@ def _labels(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, tuple[float, f
     found: list[tuple[str, tuple[float, float]]] = []
     for row in sorted(rows, key=lambda own: -own["top1_test"]):
         label, size = row["bits"], row["times_smaller"]
-        if not any(own == label and abs(at[0] - size) < NEAR * size for own, at in found):
-            found.append((label, (size, row["top1_test"])))
+        top1, (near, points) = row["top1_test"], NEAR
+        if not any(
+            own == label and abs(at[0] - size) < near * size and at[1] - top1 < points
+            for own, at in found
+        ):
+            found.append((label, (size, top1)))
     return found

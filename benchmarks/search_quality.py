@@ -14,7 +14,8 @@ for all of them at the same cost, and are compared to by a bar of their own.
     python -m benchmarks.search_quality --data imagefolder:DIR --searchers ajpq
 
 Several hours on two cores; started again, it goes on where it was stopped. With ``--searchers``
-only those search, and the rows of the others stay as they are in the result file.
+only those search, in a folder of their own, and the rows of the others stay as they are in the
+result file.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Annotated, Any
 import tyro
 
 from agents.front import load_front
+from agents.searchers import WITHOUT_CHANCE
 from ajpq import cli
 from ajpq.checkpoints import load_tensors
 from ajpq.comparing.comparison import compare
@@ -37,7 +39,7 @@ from ajpq.comparing.standings import Comparison, Standing, standings
 from ajpq.config.files import load_run
 from ajpq.progress import ConsoleProgress
 from benchmarks.harness import RESULTS, at_least, command_line, write_result
-from hw_models.errors import UnknownNameError
+from hw_models.errors import AjpqError, UnknownNameError
 
 Row = dict[str, Any]
 """One searcher on one device: medians over its seeds."""
@@ -84,12 +86,17 @@ def main(
     Args:
         data: cifar10, or imagefolder:DIR with the same images.
         checkpoint: a network of zoo/base.
-        searchers: who searches; the others' rows are those of the result file. Default all.
+        searchers: who searches; the others' rows are those of the result file, which has to be of
+            the same network and images. Default all.
         run_dir: the comparisons, one folder for each device; default runs/search_quality.
-        quick: one device, two other searchers, two seeds, few candidates.
+        quick: one device, two other searchers, two seeds, few candidates; all of them search.
     """
+    command = command_line(NAME, quick, data=data, checkpoint=str(checkpoint))
     folder = run_dir or Path("runs") / (f"{NAME}-quick" if quick else NAME)
-    rows = [] if not searchers else json.loads((RESULTS / f"{NAME}.json").read_text())["rows"]
+    rows: list[Row] = []
+    if searchers:
+        folder = folder / "-".join(searchers)
+        rows = rows_of_others(json.loads((RESULTS / f"{NAME}.json").read_text()), command)
     targets = list(TARGETS)[1 if quick else 0 :]
     for target in targets:
         config = config_of(target, data, checkpoint, quick)
@@ -106,11 +113,11 @@ def main(
         rows = merged(rows, _finer_rows_on(target, finer, chosen(again, searchers), folder))
     path = write_result(
         NAME,
-        command=command_line(NAME, quick, data=data, checkpoint=str(checkpoint)),
+        command=command,
         seed=SEEDS[0],
         rows=rows,
         bars={name: bar for target in targets for name, bar in bars_of(target, rows).items()},
-        seconds=sum(row["seconds"] for row in rows) * len(SEEDS),
+        seconds=sum(row["seconds"] * searches_of(row["searcher"]) for row in rows),
         quick=quick,
     )
     print(path)
@@ -123,8 +130,8 @@ def _rows_on(
     if not agents:
         return []
     found = _compared(config, agents, folder / target)
-    learners = config.seeds if OURS in agents else ()
-    added = [learned(folder / target / f"{OURS}-{seed}" / "agent", found) for seed in learners]
+    seeds = config.seeds if OURS in agents else ()
+    added = [learned(folder / target / f"{OURS}-{seed}" / "agent", found) for seed in seeds]
     return rows_of(target, standings(found), added)
 
 
@@ -153,6 +160,23 @@ def chosen(agents: Sequence[str], searchers: Sequence[str]) -> tuple[str, ...]:
         if name not in (OURS, *OTHERS):
             raise UnknownNameError("searcher", name, (OURS, *OTHERS))
     return tuple(agent for agent in agents if not searchers or agent in searchers)
+
+
+def rows_of_others(result: Mapping[str, Any], command: str) -> list[Row]:
+    """The rows of a result file.
+
+    Raises:
+        AjpqError: it was written by another command, so that its rows are of other searches.
+    """
+    if result["command"] != command:
+        raise AjpqError(f"the other searchers' rows are of {result['command']!r}, not {command!r}")
+    rows: list[Row] = result["rows"]
+    return rows
+
+
+def searches_of(name: str) -> int:
+    """How many searches are behind a row: those that draw nothing at random search once."""
+    return 1 if name.split(",", maxsplit=1)[0] in WITHOUT_CHANCE else len(SEEDS)
 
 
 def merged(known: Sequence[Row], new: Sequence[Row]) -> list[Row]:
@@ -246,7 +270,7 @@ def bars_of(target: str, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     budgets = [column for column in ours if column.startswith("top1_val_budget_")]
     gaps = [_most([ours], column) - _most(others.values(), column) for column in budgets]
     over = {"other": alike, **({"asked_for_all_budgets": asked_more} if asked_more else {})}
-    volume, learnt = _most([ours], "hypervolume"), ours["hundredths_learned"]
+    volume, added = _most([ours], "hypervolume"), ours["hundredths_learned"]
     return {
         **{
             f"{target}_hypervolume_over_the_best_{who}_at_least": at_least(
@@ -256,8 +280,8 @@ def bars_of(target: str, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
         },
         f"{target}_points_over_the_best_at_every_budget_at_least": at_least(min(gaps), 0.0),
         f"{target}_hundredths_of_reward_learned_beyond_the_warm_start_above": {
-            **at_least(learnt, 0.0),
-            "holds": learnt > 0,
+            **at_least(added, 0.0),
+            "holds": added > 0,
         },
     }
 

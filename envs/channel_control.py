@@ -74,6 +74,7 @@ class ChannelControlEnv(gym.Env[np.ndarray, np.ndarray]):
     | 4, 5   | the layer's goals: mean width (1 = widest), share of kernels that live           |
     | 6      | mean width left for the groups to come, if those before buy as they said         |
     | 7 - 11 | share of MACs, of weights, of latency; sensitivity to narrow widths, to pruning  |
+    |        | (both 0 in searches by ``ajpq``, see ``sees_sensitivities``)                     |
     | 12 - 16| budget: latency, flash, SRAM, energy bounds, size bound x 4                      |
     | 17 ..  | the group's error at each width, log scale, 1 = a nat, 0 = 1e-8 nats             |
 

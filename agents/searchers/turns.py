@@ -56,7 +56,8 @@ class TwoControllers(Hyperparameters):
             controllers have taken their turns; without any no slopes are measured.
         descent_share: of all trials.
         sees_sensitivities: do the agents observe how much layers mind narrow weights and pruning?
-            They start from what these suggest in any case, and gain nothing by seeing them.
+            What they start from says much of the same; seeing them too has made no difference
+            beyond what seeds differ by (``benchmarks/ablations.py``).
         agent: hyperparameters of both agents.
     """
 

@@ -1,1 +1,1 @@
-"""Fine-tuning: recipes, position-based scaled gradients, distillation, the training loop."""
+"""Fine-tuning: recipes, scaled gradients, distillation, the loop, from a policy to weights."""

@@ -13,6 +13,7 @@ from agents.neighbourhood import centred, shorter, unknown
 from agents.searchers import opening, turns
 from agents.searchers.two_controllers import blinded
 from agents.sensitivity import load_sensitivities
+from envs.channel_control import ChannelControlEnv
 from envs.episodes import fits
 from envs.layer_control import sharing
 from envs.observation import observe
@@ -163,6 +164,12 @@ def test_blinded_controllers_observe_the_same_whatever_the_sensitivities():
     views = [observe(blinded(each), 0, np.zeros((0, 0))) for each in (task, other)]
     assert np.array_equal(*views)
     assert not np.array_equal(views[0], observe(other, 0, np.zeros((0, 0))))
+    below = [
+        ChannelControlEnv([sharing(each)], lambda task: task.prior).reset(seed=0)[0]
+        for each in (blinded(task), blinded(other), other)
+    ]
+    assert np.array_equal(below[0], below[1])
+    assert not np.array_equal(below[0], below[2])
 
 
 def tried_at(task, seed):

@@ -70,6 +70,13 @@ def test_rows_are_chosen_by_name():
         methods.chosen(["lsq-w2a"])
 
 
+def test_rows_of_a_width_learn_equally_long_and_w2a2_twice_as_long():
+    shared = {"data": "digits", "seed": 0, "distill": True, "checkpoint": "public"}
+    for own in methods.ROWS:
+        (stage,) = methods.config_of(own, shared, quick=False).full_recipe.stages
+        assert stage.epochs == (40 if own.bits == "W2A2" else 20)
+
+
 def test_every_row_is_a_run_that_can_be_started_and_shortened():
     shared = {"data": "digits", "epochs": 4, "seed": 0, "distill": True, "checkpoint": "public"}
     for own in methods.ROWS:

@@ -1,10 +1,13 @@
 """What the bars of ``benchmarks/search_quality.py`` mean."""
 
+import json
+
 import pytest
 
 from ajpq.comparing.standings import Comparison, MeasuredPolicy, Outcome, standings
 from benchmarks import search_quality
-from hw_models.errors import UnknownNameError
+from benchmarks.harness import RESULTS
+from hw_models.errors import AjpqError, UnknownNameError
 
 
 def outcome(agent, seed, tops):
@@ -106,6 +109,24 @@ def test_who_searches_anew_replaces_its_own_rows_only():
     found = search_quality.merged(known, new)
     assert found == [new[0], known[1], new[1]]
     assert search_quality.merged([], new) == new
+
+
+def test_bars_of_the_stored_rows_are_the_stored_bars():
+    stored = json.loads((RESULTS / "search_quality.json").read_text())
+    found = [search_quality.bars_of(target, stored["rows"]) for target in search_quality.TARGETS]
+    assert {name: bar for own in found for name, bar in own.items()} == stored["bars"]
+
+
+def test_rows_of_other_images_are_not_kept():
+    row = {"target": "bismo", "searcher": "milp"}
+    assert search_quality.rows_of_others({"command": "a", "rows": [row]}, "a") == [row]
+    with pytest.raises(AjpqError, match="'b', not 'a'"):
+        search_quality.rows_of_others({"command": "b", "rows": [row]}, "a")
+
+
+def test_a_searcher_that_draws_nothing_has_searched_once():
+    assert search_quality.searches_of("milp, asked for 9 budgets") == 1
+    assert search_quality.searches_of("td3") == len(search_quality.SEEDS)
 
 
 def test_searchers_are_chosen_by_name():
