@@ -12,8 +12,12 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from ajpq.reporting.style import BLUE, GREY, ORANGE, RED
 
+Looks = Mapping[str, Mapping[str, Any]]
+"""Method -> colour and marker."""
+
 WIDTHS = ("W4A4", "W3A3", "W2A2")
 NEAR = 0.2, 0.15  # as a share of the size, and in points
+MARKERS = "os^"  # where colours begin again
 COLORS = (BLUE, ORANGE, RED, "#3f8f5f", "#7a5aa8", "#8c6d46", "#2f9aa0")
 
 
@@ -21,11 +25,14 @@ def methods_figure(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Two panels of the rows on ResNet-20."""
     own = [row for row in rows if row["network"] == "resnet20"]
     methods = list(dict.fromkeys(row["method"] for row in own))
-    colors = {name: COLORS[place % len(COLORS)] for place, name in enumerate(methods)}
+    looks = {
+        name: {"color": COLORS[place % len(COLORS)], "marker": MARKERS[place // len(COLORS)]}
+        for place, name in enumerate(methods)
+    }
     figure = Figure(figsize=(12, 4.6), dpi=140, layout="constrained")
     widths, sizes = figure.subplots(1, 2)
-    _by_width(widths, own, colors)
-    _by_size(sizes, own, colors)
+    _by_width(widths, own, looks)
+    _by_size(sizes, own, looks)
     for panel in (widths, sizes):
         for top1 in {row["baseline_top1_test"] for row in own}:
             panel.axhline(top1, color=GREY, linestyle=":", linewidth=1)
@@ -37,22 +44,22 @@ def methods_figure(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     return path
 
 
-def _by_width(axes: Axes, rows: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) -> None:
-    for name, color in colors.items():
+def _by_width(axes: Axes, rows: Sequence[Mapping[str, Any]], looks: Looks) -> None:
+    for name, look in looks.items():
         found = {row["bits"]: row["top1_test"] for row in rows if row["method"] == name}
         own = [bits for bits in WIDTHS if bits in found]
         if own:
             places = [WIDTHS.index(bits) for bits in own]
-            axes.plot(places, [found[b] for b in own], "o-", color=color, label=name, markersize=4)
+            axes.plot(places, [found[b] for b in own], "-", label=name, markersize=4, **look)
     axes.set_xticks(range(len(WIDTHS)), WIDTHS)
     axes.set_xlabel("bits of weights and activations; dotted: the checkpoint")
 
 
-def _by_size(axes: Axes, rows: Sequence[Mapping[str, Any]], colors: Mapping[str, str]) -> None:
-    for name, color in colors.items():
+def _by_size(axes: Axes, rows: Sequence[Mapping[str, Any]], looks: Looks) -> None:
+    for name, look in looks.items():
         own = [row for row in rows if row["method"] == name]
         points = [(row["times_smaller"], row["top1_test"]) for row in own]
-        axes.plot(*zip(*points, strict=True), "o", color=color, label=name)
+        axes.plot(*zip(*points, strict=True), linestyle="", label=name, **look)
     for label, point in _labels(rows):
         axes.annotate(label, point, xytext=(4, 4), textcoords="offset points", fontsize=7)
     axes.set_xscale("log")
