@@ -19,7 +19,8 @@ from agents.experience import Tried
 from ajpq.policy import CompressionPolicy, LayerPolicy
 from envs.actions import width_blocks
 from envs.allocation import shares_for
-from envs.episodes import fits, settled
+from envs.episodes import settled
+from envs.fitting import fits, spent
 from envs.slopes import Slopes, neighbours
 from envs.task import CompressionTask
 
@@ -61,7 +62,7 @@ def downhill(
     low, high = task.knobs.weight_bits[0], task.knobs.weight_bits[-1]
     settings[:, column] = [(own[own > 0].mean() - low) / (high - low) for own in widths]
     met = small_enough(moved.policy(settings))
-    return moved, settings if met else settled(moved, settings)
+    return moved, spent(moved, settings) if met else settled(moved, settings)
 
 
 def shrunk(nats: np.ndarray, errors: np.ndarray, caution: float) -> np.ndarray:

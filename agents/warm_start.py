@@ -8,7 +8,7 @@ import numpy as np
 
 from envs.actions import KEEP_ALL
 from envs.allocation import mean_width_at
-from envs.episodes import settled
+from envs.fitting import spent
 from envs.task import CompressionTask
 
 _BISECTIONS = 24
@@ -17,12 +17,14 @@ _BISECTIONS = 24
 def table_settings(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
     """``settings [L, K]`` on the budget, with widths from where the tables say bits save most.
 
+    Pruning that the budget does not ask for is taken back: tables say nothing in favour of it.
+
     Args:
         task: with shares.
         settings: all but the mean widths are kept, as far as bounds on compute let them.
     """
     if not task.tables or "bits" not in task.knobs.names:
-        return settled(task, settings)
+        return _on_budget(task, settings)
     live = [layer.bits > 0 for layer in task.policy(settings).layers.values()]
     wide, narrow = _log_worths(task)
     fits = _bounded_storage(task)
@@ -32,7 +34,11 @@ def table_settings(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
             narrow = middle
         else:
             wide = middle
-    return settled(task, _with_widths(task, settings, live, np.exp(narrow)))
+    return _on_budget(task, _with_widths(task, settings, live, np.exp(narrow)))
+
+
+def _on_budget(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
+    return spent(task, task.projected(settings)) if task.hard else settings
 
 
 def prior_pruned(task: CompressionTask, pruning: float) -> np.ndarray:

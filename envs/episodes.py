@@ -6,23 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from ajpq.policy import CompressionPolicy
+from envs.fitting import fits, spent
 from envs.task import CompressionTask
 
 
 def settled(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
-    """``settings [L, K]`` moved onto a hard budget; a soft one is part of the reward."""
-    return task.projected(settings) if task.hard else settings
+    """``settings [L, K]`` on a hard budget, using what it has; a soft one is part of the reward.
 
-
-def fits(task: CompressionTask, policy: CompressionPolicy) -> bool:
-    """Does ``policy`` keep all bounds, margin included?"""
-    free, budget = 1 - task.margin, task.budget
-    if "size" in budget.bounds:  # cheaper to ask than the target
-        most = free * budget.bounds["size"] * budget.reference["size"]
-        if task.packed_bytes(policy) > most:
-            return False
-    return not budget.bounds or budget.met(task.price(policy), task.margin)
+    Where tables say what bits are worth, a proposal that keeps the budget stays what it is, and
+    what any leaves over goes to the widths that are worth most.
+    """
+    if not task.hard:
+        return settings
+    if task.ladders and fits(task, task.policy(settings)):
+        return spent(task, settings)
+    return spent(task, task.projected(settings))
 
 
 def assessed(task: CompressionTask, settings: np.ndarray) -> tuple[float, dict[str, Any]]:

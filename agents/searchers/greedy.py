@@ -22,7 +22,8 @@ from agents.searchers.setup import (
 )
 from agents.trials import Trials
 from ajpq.policy import CompressionPolicy
-from envs.episodes import fits, settled
+from envs.episodes import settled
+from envs.fitting import fits
 from envs.greedy import Rungs, greedy_path
 from envs.ladders import Ladder, differences, ladders, related, rungs_near, settings_at
 from envs.task import CompressionTask

@@ -26,7 +26,8 @@ from agents.searchers.setup import (
 )
 from agents.sensitivity import SensitivityTable, measure_sensitivities, sparsity_setting
 from agents.trials import Trials
-from envs.episodes import fits, settled
+from envs.episodes import settled
+from envs.fitting import fits
 from envs.greedy import last_that_holds
 from envs.ladders import richest
 from envs.task import CompressionTask

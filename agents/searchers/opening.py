@@ -42,7 +42,7 @@ def continue_from(
     """Ask for what an earlier front suggests for each budget."""
     for task in tasks:
         for start in starts(points, task):
-            _ask(start, start.projected(start.prior), tried)
+            _ask(start, settled(start, start.prior), tried)
 
 
 def carry_over(

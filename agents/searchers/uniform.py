@@ -18,7 +18,7 @@ from agents.searchers.setup import Hyperparameters, Setup, each_in_turn, hyperpa
 from agents.trials import Trials
 from ajpq.policy import CompressionPolicy
 from envs.actions import KEEP_ALL
-from envs.episodes import fits
+from envs.fitting import fits
 from envs.greedy import last_that_holds
 from envs.task import CompressionTask
 

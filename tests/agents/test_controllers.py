@@ -14,7 +14,7 @@ from agents.searchers import opening, turns
 from agents.searchers.two_controllers import blinded
 from agents.sensitivity import load_sensitivities
 from envs.channel_control import ChannelControlEnv
-from envs.episodes import fits
+from envs.fitting import fits
 from envs.layer_control import sharing
 from envs.observation import observe
 from hw_models.errors import AjpqError

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from agents.front import Point, carried_over, load_front, save_front, starts
+from envs.episodes import settled
 from envs.layer_control import sharing
 from hw_models.errors import AjpqError
 from tests.agents.searching import best, searched
@@ -55,7 +56,7 @@ def test_the_front_of_another_network_suggests_nothing():
 
 def test_what_another_network_has_learned_is_laid_over_by_depth():
     task = sharing(joint_toy())
-    own = task.projected(task.prior)
+    own = settled(task, task.prior)
     prior = np.full((5, own.shape[1]), 0.5)
     moved = np.linspace(-0.2, 0.2, 5)[:, None] + np.zeros(own.shape[1])
     other = point_of(task, 0.5, 0.5)
@@ -100,7 +101,7 @@ def test_on_another_network_its_own_measurements_are_asked_first(tmp_path):
     own = sharing(task)
     (carried,) = carried_over(load_front(folder), own)
     for each, start in zip(asked, (own, carried), strict=False):
-        assert each.policy == start.policy(start.projected(start.prior))
+        assert each.policy == start.policy(settled(start, start.prior))
 
 
 def test_a_budget_in_between_is_decoded_from_what_was_learned(tmp_path):

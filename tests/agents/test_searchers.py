@@ -11,7 +11,7 @@ import pytest
 from agents.config import load_agent_config
 from agents.searchers import SEARCHERS, WITHOUT_CHANCE
 from ajpq.config.files import shipped
-from envs.episodes import fits
+from envs.fitting import fits
 from hw_models.errors import AjpqError
 from tests.agents.searching import IMAGES, best, searched
 from tests.envs.toy import best_of_joint_toy, joint_toy

@@ -1,0 +1,127 @@
+"""What a projection leaves is spent, where it saves most, and never more than there is."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envs.episodes import settled
+from envs.fitting import fits, spent
+from envs.layer_control import sharing
+from tests.envs.toy import BYTES, joint_toy, layer_harm
+
+BITS = 1  # column of the knob
+MARGIN = 0.01
+
+
+def toy(size, block=1, **own):
+    task = sharing(joint_toy(size, margin=MARGIN, **own))
+    return dataclasses.replace(task, knobs=dataclasses.replace(task.knobs, width_block=block))
+
+
+def proposal(task, seed):
+    return task.projected(np.random.default_rng(seed).random(task.prior.shape))
+
+
+def wider(task, values):
+    """Every policy with a single layer's mean width larger by any number of bits."""
+    for layer, bits in itertools.product(range(len(values)), np.linspace(0, 1, 6 * 4 * 2 + 1)):
+        if bits > values[layer, BITS]:
+            other = values.copy()
+            other[layer, BITS] = bits
+            yield layer, task.policy(other)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.15, 0.9), st.sampled_from([1, 2, 4]))
+def test_nothing_fits_besides_any_more_and_nothing_is_lost(seed, size, block):
+    task = toy(size, block)
+    before = proposal(task, seed)
+    after = spent(task, before)
+    policy = task.policy(after)
+    assert fits(task, policy)
+    assert (after[:, BITS] >= before[:, BITS]).all()
+    assert np.array_equal(np.delete(after, BITS, 1), np.delete(before, BITS, 1))
+    assert task.harm(policy.layers) <= task.harm(task.policy(before).layers) + 1e-12
+    more = [other for _, other in wider(task, after) if other.hash != policy.hash]
+    assert not any(fits(task, other) for other in more)
+    assert np.array_equal(spent(task, after), after)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.2, 0.8))
+def test_the_first_step_is_the_one_that_saves_most_per_byte(seed, size):
+    task = toy(size)
+    before = proposal(task, seed)
+    old = [layer.bits for layer in task.policy(before).layers.values()]
+    worth, cost = {}, {}
+    for layer, policy in wider(task, before):
+        new = list(policy.layers.values())[layer].bits
+        if layer not in cost and (new != old[layer]).any():
+            cost[layer] = BYTES[layer] * (new - old[layer]).sum() / 8
+            worth[layer] = (layer_harm(layer, old[layer]) - layer_harm(layer, new)) / cost[layer]
+    if not worth:
+        return
+    best = max(worth, key=worth.get)
+    spare = (task.packed_bytes(task.policy(before)) + cost[best] + 2) / (1 - MARGIN)
+    budget = dataclasses.replace(
+        task.budget, bounds={"size": spare / task.budget.reference["size"]}
+    )
+    after = spent(dataclasses.replace(task, budget=budget), before)
+    assert after[best, BITS] > before[best, BITS]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.2, 0.9), st.sampled_from([1, 2, 4]))
+def test_what_keeps_the_budget_stays_pruned_as_it_is(seed, size, block):
+    task = toy(size, block)
+    asked = np.random.default_rng(seed).random(task.prior.shape)
+    found = settled(task, asked)
+    assert fits(task, task.policy(found))
+    assert np.array_equal(settled(task, found), found)
+    asked[:, BITS] = 0.0
+    if fits(task, task.policy(asked)):
+        assert np.array_equal(settled(task, asked)[:, 0], asked[:, 0])
+
+
+def test_shares_say_whose_steps_are_worth_most():
+    task = toy(0.5)
+    start = np.tile([0.0, 0.0, 1.0], (4, 1))[:, : task.prior.shape[1]]
+    loved = [np.full(4, 9.0 * (layer == 3)) for layer in range(4)]
+    after = spent(task.with_shares(loved), start)
+    assert after[3, BITS] > 0.5 > spent(task, start)[3, BITS]
+
+
+@pytest.mark.parametrize("latency", [0.3, 0.5, 0.7])
+def test_guesses_that_are_too_low_are_found_out(latency):
+    plain = toy(0.9)
+
+    def price(policy):
+        costs = plain.price(policy)
+        return costs.model_copy(update={"latency_s": costs.packed_bytes / 1000})
+
+    bounds = {**plain.budget.bounds, "latency": latency}
+    reference = {**plain.budget.reference, "latency": plain.budget.reference["size"] / 1000}
+    budget = dataclasses.replace(plain.budget, bounds=bounds, reference=reference)
+    task = dataclasses.replace(plain, price=price, budget=budget)
+    exact, fooled = (
+        spent(own, np.tile(task.knobs.tightest, (4, 1)))
+        for own in (task, dataclasses.replace(task, guess=lambda policy: 0.0))
+    )
+    assert fits(task, task.policy(fooled))
+    assert task.packed_bytes(task.policy(fooled)) > 0.9 * task.packed_bytes(task.policy(exact))
+
+
+def test_nothing_is_spent_where_cheaper_is_better_or_steps_have_no_worth():
+    task = toy(0.5)
+    low = np.tile(task.knobs.tightest, (4, 1))
+    drop = dataclasses.replace(task, budget=dataclasses.replace(task.budget, max_drop=1.0))
+    free = dataclasses.replace(task, budget=dataclasses.replace(task.budget, bounds={}))
+    for own in (drop, free):
+        assert np.array_equal(spent(own, low), low)
+    ramps = joint_toy(0.5)
+    moved = proposal(ramps, 0)
+    assert np.array_equal(settled(ramps, moved), ramps.projected(moved))
