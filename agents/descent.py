@@ -20,7 +20,7 @@ from ajpq.policy import CompressionPolicy, LayerPolicy
 from envs.actions import width_blocks
 from envs.allocation import shares_for
 from envs.episodes import settled
-from envs.fitting import fits, spent
+from envs.fitting import fits
 from envs.slopes import Slopes, neighbours
 from envs.task import CompressionTask
 
@@ -61,8 +61,7 @@ def downhill(
     settings, column = best.settings.copy(), task.knobs.names.index("bits")
     low, high = task.knobs.weight_bits[0], task.knobs.weight_bits[-1]
     settings[:, column] = [(own[own > 0].mean() - low) / (high - low) for own in widths]
-    met = small_enough(moved.policy(settings))
-    return moved, spent(moved, settings) if met else settled(moved, settings)
+    return moved, settled(moved, settings)
 
 
 def shrunk(nats: np.ndarray, errors: np.ndarray, caution: float) -> np.ndarray:

@@ -10,11 +10,9 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from ajpq.evaluate import Metrics
 from ajpq.policy import CompressionPolicy
+from envs.fitting import uses_the_budget
 from envs.observation import observe
 from envs.task import CompressionTask
-
-# A candidate that leaves more of a budget unused says nothing about what could be had for it.
-_USED = 0.93
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +69,6 @@ def settings_of(task: CompressionTask, policy: CompressionPolicy) -> np.ndarray:
         }
         found[index] = [columns[name] for name in knobs.names]
     return np.clip(found, 0.0, 1.0)
-
-
-def uses_the_budget(task: CompressionTask, metrics: Metrics) -> bool:
-    """Does a candidate keep all bounds, and one of them only just?"""
-    ratios = task.budget.ratios(metrics)
-    used = [ratios[name] / bound for name, bound in task.budget.bounds.items()]
-    return max(used, default=1.0) >= _USED and task.budget.met(metrics)
 
 
 def remember(

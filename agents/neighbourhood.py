@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence, Set
 
 import numpy as np
 
-from agents.experience import Tried, best_of, uses_the_budget
+from agents.experience import Tried, best_of
 from ajpq.evaluate import Metrics
 from envs.budget import Budget
 from envs.episodes import settled
+from envs.fitting import uses_the_budget
 from envs.task import CompressionTask
 
 # A tenth of a point of top-1, and so many units below the best candidate at most.

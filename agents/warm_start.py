@@ -17,11 +17,10 @@ _BISECTIONS = 24
 def table_settings(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
     """``settings [L, K]`` on the budget, with widths from where the tables say bits save most.
 
-    Pruning that the budget does not ask for is taken back: tables say nothing in favour of it.
-
     Args:
         task: with shares.
-        settings: all but the mean widths are kept, as far as bounds on compute let them.
+        settings: all but the mean widths are kept, as far as bounds on compute let them; pruning
+            that these do not ask for is taken back, for tables say nothing in favour of it.
     """
     if not task.tables or "bits" not in task.knobs.names:
         return _on_budget(task, settings)

@@ -6,20 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from envs.fitting import fits, spent
+from envs.fitting import fits, spent, uses_the_budget
 from envs.task import CompressionTask
 
 
 def settled(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
-    """``settings [L, K]`` on a hard budget, using what it has; a soft one is part of the reward.
+    """``settings [L, K]`` on a hard budget; a soft one is part of the reward.
 
-    Where tables say what bits are worth, a proposal that keeps the budget stays what it is, and
-    what any leaves over goes to the widths that are worth most.
+    Where tables say what bits are worth, what is left over goes to the widths that are worth most,
+    and a proposal that uses the budget so and keeps it is not moved otherwise.
     """
     if not task.hard:
         return settings
     if task.ladders and fits(task, task.policy(settings)):
-        return spent(task, settings)
+        found = spent(task, settings)
+        if uses_the_budget(task, task.price(task.policy(found))):
+            return found
     return spent(task, task.projected(settings))
 
 

@@ -12,9 +12,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ajpq.evaluate import Costs
 from ajpq.policy import CompressionPolicy
 from envs.actions import channel_bits, mean_width, with_sparsity_of
 from envs.task import CompressionTask
+
+# A candidate that leaves more of a budget unused says nothing about what could be had for it.
+_USED = 0.93
+
+
+def uses_the_budget(task: CompressionTask, costs: Costs) -> bool:
+    """Do costs keep all bounds, and one of them only just?"""
+    ratios = task.budget.ratios(costs)
+    used = [ratios[name] / bound for name, bound in task.budget.bounds.items()]
+    return max(used, default=1.0) >= _USED and task.budget.met(costs)
 
 
 def fits(task: CompressionTask, policy: CompressionPolicy) -> bool:
@@ -56,7 +67,11 @@ def spent(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
 
 
 def _last_that_fits(task: CompressionTask, found: Sequence[np.ndarray]) -> np.ndarray:
-    """Of settings that cost more and more, the first of which fit; guesses may be too low."""
+    """Of settings that cost more and more, the first of which fit; guesses may be too low.
+
+    Guesses know no bounds but those on latency and size: with others, steps may be left out that
+    would have fitted behind one that did not.
+    """
 
     def too_much(settings: np.ndarray) -> bool:
         return not fits(task, task.policy(settings))
@@ -89,7 +104,7 @@ class _Step:
 
 
 def _next_step(task: CompressionTask, settings: np.ndarray, layer: int) -> _Step | None:
-    """None where a layer is as wide as it gets, or gains nothing."""
+    """The least widening that gains anything; None where a layer is as wide as it gets."""
     knobs, column = task.knobs, task.knobs.names.index("bits")
     values = with_sparsity_of(settings[layer], settings[task.leaders[layer]])
     before = _widths(task, layer, values)
@@ -100,7 +115,8 @@ def _next_step(task: CompressionTask, settings: np.ndarray, layer: int) -> _Step
         after = _widths(task, layer, values)
         if (after != before).any():
             worth = _worth(task, layer, before, after)
-            return _Step(float(values[column]), worth) if worth > 0 else None
+            if worth > 0:
+                return _Step(float(values[column]), worth)
         if values[column] == 1.0:
             break
     return None

@@ -7,14 +7,14 @@ import sys
 import numpy as np
 import pytest
 
-from agents.experience import Tried, uses_the_budget
+from agents.experience import Tried
 from agents.front import load_front
 from agents.neighbourhood import centred, shorter, unknown
 from agents.searchers import opening, turns
 from agents.searchers.two_controllers import blinded
 from agents.sensitivity import load_sensitivities
 from envs.channel_control import ChannelControlEnv
-from envs.fitting import fits
+from envs.fitting import fits, uses_the_budget
 from envs.layer_control import sharing
 from envs.observation import observe
 from hw_models.errors import AjpqError

@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from agents.experience import Tried, best_of, settings_of, uses_the_budget, walk
+from agents.experience import Tried, best_of, settings_of, walk
 from agents.warm_start import prior_pruned, table_settings
 from envs.allocation import even_shares
+from envs.fitting import uses_the_budget
 from envs.layer_control import LayerControlEnv, sharing
 from tests.envs.toy import best_of_joint_toy, joint_toy
 

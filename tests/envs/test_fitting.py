@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.episodes import settled
-from envs.fitting import fits, spent
+from envs.fitting import fits, spent, uses_the_budget
 from envs.layer_control import sharing
 from tests.envs.toy import BYTES, joint_toy, layer_harm
 
@@ -76,15 +76,51 @@ def test_the_first_step_is_the_one_that_saves_most_per_byte(seed, size):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**31), st.floats(0.2, 0.9), st.sampled_from([1, 2, 4]))
-def test_what_keeps_the_budget_stays_pruned_as_it_is(seed, size, block):
+def test_what_is_on_the_budget_is_not_moved_again(seed, size, block):
     task = toy(size, block)
-    asked = np.random.default_rng(seed).random(task.prior.shape)
-    found = settled(task, asked)
+    found = settled(task, np.random.default_rng(seed).random(task.prior.shape))
     assert fits(task, task.policy(found))
     assert np.array_equal(settled(task, found), found)
-    asked[:, BITS] = 0.0
-    if fits(task, task.policy(asked)):
-        assert np.array_equal(settled(task, asked)[:, 0], asked[:, 0])
+
+
+def with_latency(task, bound):
+    """A device that computes a channel a second, whatever its width."""
+
+    def price(policy):
+        live = sum(int((layer.bits > 0).sum()) for layer in policy.layers.values())
+        return task.price(policy).model_copy(update={"latency_s": float(live)})
+
+    bounds = {**task.budget.bounds, "latency": bound}
+    reference = {**task.budget.reference, "latency": 16.0}
+    budget = dataclasses.replace(task.budget, bounds=bounds, reference=reference)
+    return dataclasses.replace(task, price=price, budget=budget)
+
+
+def test_pruning_for_bytes_stands_where_latency_has_room():
+    task = with_latency(toy(0.4), 1.0)
+    asked = np.tile([0.8, 0.3], (4, 1))
+    found = settled(task, asked)
+    assert np.array_equal(found[:, 0], asked[:, 0])
+    assert uses_the_budget(task, task.price(task.policy(found)))
+    assert (task.projected(asked)[:, 0] < asked[:, 0]).all()
+
+
+def test_a_proposal_that_leaves_most_of_the_budget_is_projected():
+    task = with_latency(toy(0.8), 0.9)
+    asked = np.tile([0.95, 0.2], (4, 1))
+    found = settled(task, asked)
+    assert (found[:, 0] < asked[:, 0]).all()
+    assert uses_the_budget(task, task.price(task.policy(found)))
+
+
+def test_a_step_that_gains_nothing_hides_none_that_does():
+    task = toy(0.9, 4)
+    tables = [dataclasses.replace(own, errors=own.errors.copy()) for own in task.tables]
+    for own in tables:
+        own.errors[:, 1] = 1.1 * own.errors[:, 0]
+    odd = dataclasses.replace(task, tables=tuple(tables))
+    low = np.tile(task.knobs.tightest, (4, 1))
+    assert spent(odd, low)[:, BITS].max() > 0.5
 
 
 def test_shares_say_whose_steps_are_worth_most():
