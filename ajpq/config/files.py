@@ -91,8 +91,8 @@ def _trained_by(config: SearchConfig, method: str) -> tuple[FinalRound, ...]:
     Raises:
         AjpqError: nowhere, or the method would not keep the widths that the search finds.
     """
-    stage = method_stage(method)
-    if not stage.keeps_widths:
+    stage = method_stage(method).keeping_widths()
+    if stage is None:
         raise AjpqError(
             f"method {method!r} does not end with the widths and channels that a search finds: use "
             f"python -m ajpq.compress --method {method}"
@@ -121,7 +121,7 @@ def method_stage(name: str) -> Stage:
 
 def width_keeping_methods() -> list[str]:
     """The shipped methods that a search can train its finalists by."""
-    return [name for name in shipped("methods") if method_stage(name).keeps_widths]
+    return [name for name in shipped("methods") if method_stage(name).keeping_widths() is not None]
 
 
 def on_top(content: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

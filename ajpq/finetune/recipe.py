@@ -129,12 +129,19 @@ class Stage(_Frozen):
         short = {"fitted": "straight_through", "learned": "lsq"}
         return self.method or MethodSpec(name=short[self.grids])
 
-    @property
-    def keeps_widths(self) -> bool:
-        """Does the stage train every channel at the width that the policy gives it?"""
-        if self.mode == "straight_through":
-            return make_method(self.trainer).keeps_widths
-        return self.mode != "psg" or self.psg.form != "sparse_channels"
+    def keeping_widths(self) -> Stage | None:
+        """The stage such that it trains every channel at the width that the policy gives it.
+
+        None where it cannot.
+        """
+        if self.mode != "straight_through":
+            return None if self.mode == "psg" and self.psg.form == "sparse_channels" else self
+        method = make_method(self.trainer)
+        found = method.keeping_widths()
+        if found is None or found == method:
+            return None if found is None else self
+        spec = MethodSpec(name=self.trainer.name, params=found.model_dump(exclude_defaults=True))
+        return self.model_copy(update={"method": spec})
 
     def in_place_of(self, other: Stage) -> Stage:
         """This training, as long as ``other``, on its batches, with its schedule and its loss.

@@ -70,13 +70,13 @@ class Method(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    @property
-    def keeps_widths(self) -> bool:
-        """Do rows end with the levels of the widths that the policy gave them, or fewer?
+    def keeping_widths(self) -> Method | None:
+        """What trains the finalists of a search: by default the method itself.
 
-        They may be stored as wider codes. What is not so cannot train the finalists of a search.
+        Its rows end with the levels of the widths that the policy gave them, or fewer; they may be
+        stored as wider codes. None where there is no such variant of the method.
         """
-        return True
+        return self
 
     layer_roles: ClassVar[tuple[str, ...]] = ()
     edge_roles: ClassVar[tuple[str, ...]] = ("step",)

@@ -32,7 +32,7 @@ class Blocks:
         gain: ``[O]`` what a row is divided by before it is cut into blocks.
         importance: ``[N, d]`` of all weights in the blocks, 1 on average.
         rate: what a bit of the code for a centroid costs.
-        top: largest code of the grid that centroids are on.
+        widths: ``[O]`` of the grids that centroids are on.
     """
 
     weight: Tensor
@@ -41,7 +41,7 @@ class Blocks:
     importance: Tensor
     book: Codebook
     rate: float
-    top: int
+    widths: Tensor
 
     @property
     def values(self) -> Tensor:
@@ -53,10 +53,15 @@ class Blocks:
         blocks = self.values
         members = assigned(blocks, self.importance, self.book, self.rate)
         centroids = means(blocks, self.importance, members, self.book.centroids)
-        words, step = on_grid(centroids, self.top)
-        codes = torch.zeros_like(self.weight)
-        codes[self.coded] = words[members].reshape(-1, *self.weight.shape[1:])
-        return codes, self.gain * step
+        codes, steps = torch.zeros_like(self.weight), self.gain.clone()
+        own = members.view(int(self.coded.sum()), -1)
+        widths = self.widths[self.coded]
+        for width in widths.unique().tolist():
+            words, step = on_grid(centroids, width)
+            row = self.coded & (self.widths == width)
+            codes[row] = words[own[widths == width]].reshape(-1, *self.weight.shape[1:])
+            steps[row] *= step
+        return codes, steps
 
     def moved(self) -> Blocks:
         """With centroids and code lengths of another round."""

@@ -56,10 +56,9 @@ class CoDeQ(Method):
     narrow_only: ClassVar[bool] = True
     undone_by_others: ClassVar[bool] = True
 
-    @property
-    def keeps_widths(self) -> bool:
-        """Not if they are learned."""
-        return self.max_bits is None
+    def keeping_widths(self) -> CoDeQ | None:
+        """As of :class:`Method`; none if they are learned."""
+        return self if self.max_bits is None else None
 
     @property
     def groups(self) -> Mapping[str, Group]:

@@ -62,10 +62,9 @@ class EWGS(Method):
     layer_roles: ClassVar[tuple[str, ...]] = ("step", "delta")
     edge_roles: ClassVar[tuple[str, ...]] = ("step", "delta")
 
-    @property
-    def keeps_widths(self) -> bool:
-        """Not with ``2**b`` levels, which codes of ``b`` bits do not have here."""
-        return self.levels == "mid_tread"
+    def keeping_widths(self) -> EWGS | None:
+        """As of :class:`Method`; none with ``2**b`` levels, which ``b`` bits do not have here."""
+        return self if self.levels == "mid_tread" else None
 
     @property
     def groups(self) -> Mapping[str, Group]:

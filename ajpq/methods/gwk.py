@@ -46,6 +46,9 @@ class GWK(Method):
     distinct blocks, which that file stores as a codebook (:mod:`ajpq.packed.blocks`). Rows of 8
     bits, depthwise kernels and layers of too few blocks are quantized weight by weight.
 
+    In a search, whose rows have widths of their own, centroids are rounded for every row to the
+    grid of its width, and so are rows without a codebook.
+
     From the paper are the gradient-weighted centroids, and bits counted with the codebook. Its
     equations are not known: how gradients are gathered and until when, the row's scale, assignment
     in every step, the price of bits and the grid of the centroids are a reconstruction.
@@ -55,24 +58,24 @@ class GWK(Method):
         words: centroids of a layer, at most.
         blocks_per_word: in a layer of few blocks so many share a centroid on average.
         channels: length of a block where kernels have one tap.
-        word_bits: width of the grid that centroids are on.
+        word_bits: width of the grid that centroids are on; None: that of the row.
         nudge: exponent of the gradient magnitudes; 0 is plain k-means.
         refitted_for: share of a training in which codebooks, prices, importances and grids are
             found anew; at 0 that is once, when it begins.
         least_blocks: layers of fewer blocks have no codebook.
         alone_bits: width of the rows of such layers, and of rows of a single block, such as
-            depthwise kernels.
+            depthwise kernels; None: the policy's.
     """
 
     bits_per_weight: float = Field(default=0.8, gt=0)
     words: int = Field(default=96, ge=2, le=256)
     blocks_per_word: int = Field(default=8, ge=2)
     channels: Literal[2, 4, 8, 16] = 4
-    word_bits: int = Field(default=5, ge=2, le=8)
+    word_bits: int | None = Field(default=5, ge=2, le=8)
     nudge: float = Field(default=0.5, ge=0)
     refitted_for: float = Field(default=0.5, ge=0, le=1)
     least_blocks: int = Field(default=2, ge=2)
-    alone_bits: int = Field(default=4, ge=2, le=8)
+    alone_bits: int | None = Field(default=4, ge=2, le=8)
     layer_roles: ClassVar[tuple[str, ...]] = (
         "step",
         "gain",
@@ -84,10 +87,9 @@ class GWK(Method):
     narrow_only: ClassVar[bool] = True
     undone_by_others: ClassVar[bool] = True
 
-    @property
-    def keeps_widths(self) -> bool:
-        """No: one number of bits per weight is shared by all rows of less than 8 bits."""
-        return False
+    def keeping_widths(self) -> GWK:
+        """As of :class:`Method`: on grids of the rows' own widths."""
+        return self.model_copy(update={"word_bits": None, "alone_bits": None})
 
     def start(self, weight: Tensor, bits: Tensor, quantizer: Quantizer) -> dict[str, Tensor]:
         """As of :class:`Method`: plain k-means, because no gradient is known yet."""
@@ -114,7 +116,7 @@ class GWK(Method):
         coded = self._coded(weight, bits)
         if not coded.any():
             return straight_through(weight, self._stored(weight, bits), own["step"], quantizer)
-        codes, steps = self._blocks(weight.detach(), coded, own).codes()
+        codes, steps = self._blocks(weight.detach(), bits, own).codes()
         made = straight(weight, codes * rows(steps, weight))
         if coded.all():
             return made
@@ -128,7 +130,7 @@ class GWK(Method):
         made = self.quantized(weight, bits, own, quantizer).detach()
         steps = torch.where(narrow, own["step"], quantizer.fit(weight, stored))
         if coded.any():
-            steps = torch.where(coded, self._blocks(weight, coded, own).codes()[1], steps)
+            steps = torch.where(coded, self._blocks(weight, bits, own).codes()[1], steps)
         return Settled(torch.where(rows(narrow, weight), made, weight), steps, stored)
 
     @torch.no_grad()
@@ -148,7 +150,7 @@ class GWK(Method):
                 own["gradient"] = own["gradient"] + gradients[name].abs()
                 own["gain"] = deviations(weight)
                 found |= {own_name(name, role): own[role] for role in ("gradient", "gain")}
-                books[name] = self._blocks(weight, coded, own)
+                books[name] = self._blocks(weight, bits, own)
         if not books:
             return found
         for name, book in zip(books, self._refitted([*books.values()]), strict=True):
@@ -166,7 +168,7 @@ class GWK(Method):
             coded = self._coded(weight, bits)
             if coded.any():
                 own = own_of(state, layer.name, self.layer_roles)
-                books[layer.name] = self._blocks(weight, coded, own)
+                books[layer.name] = self._blocks(weight, bits, own)
         if not books or packed_bits_per_weight(books.values()) <= self.bits_per_weight:
             return super().finished(graph, goal, state)
         priced = at_rate_within(books.values(), self.bits_per_weight)
@@ -199,8 +201,8 @@ class GWK(Method):
         own = own_of(moment.state, layer.name, self.layer_roles)
         return weight, moment.goal.bits[layer.name], own
 
-    def _blocks(self, weight: Tensor, coded: Tensor, own: Own) -> Blocks:
-        length = block_length(weight, self.channels)
+    def _blocks(self, weight: Tensor, bits: Tensor, own: Own) -> Blocks:
+        coded, length = self._coded(weight, bits), block_length(weight, self.channels)
         return Blocks(
             weight,
             coded,
@@ -208,7 +210,7 @@ class GWK(Method):
             importance_of(own["gradient"], coded, length, self.nudge),
             Codebook(own["centroids"], own["lengths"]),
             float(own["rate"]),
-            2 ** (self.word_bits - 1) - 1,
+            bits if self.word_bits is None else torch.full_like(bits, self.word_bits),
         )
 
     def _coded(self, weight: Tensor, bits: Tensor) -> Tensor:
@@ -220,5 +222,7 @@ class GWK(Method):
 
     def _stored(self, weight: Tensor, bits: Tensor) -> Tensor:
         """``[O]`` widths of the codes in the end."""
-        alone = torch.where(is_narrow(bits), self.alone_bits, bits)
+        alone = bits
+        if self.alone_bits is not None:
+            alone = torch.where(is_narrow(bits), self.alone_bits, bits)
         return torch.where(self._coded(weight, bits), STORED, alone)

@@ -21,6 +21,8 @@ from torch import Tensor
 
 _LARGEST_RATE = 4.0
 _HALVINGS = 10
+_FEW = 4
+_SHARES = torch.linspace(0.25, 1.0, 16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +92,20 @@ def spread(blocks: Tensor, words: int) -> Codebook:
     return Codebook(blocks[chosen].clone(), torch.zeros(words))
 
 
-def on_grid(centroids: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """Whole numbers ``[K, d]`` in ``-top..top`` and the step ``[]`` that they count."""
-    step = centroids.abs().max() / top
-    step = torch.where(step > 0, step, torch.ones(()))
-    return (centroids / step).round(), step
+def on_grid(centroids: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Codes ``[K, d]`` of ``width`` bits and the step ``[]`` that they count.
+
+    The last code is the largest centroid's. Where so few codes are left that most centroids would
+    become zero, it is what loses least squared error of some shares of that.
+    """
+    top = 2 ** (width - 1) - 1
+    shares = _SHARES.to(centroids.dtype) if width <= _FEW else centroids.new_ones(1)
+    steps = centroids.abs().max() / top * shares
+    steps = torch.where(steps > 0, steps, torch.ones(()))
+    codes = (centroids / steps.view(-1, 1, 1)).round().clamp(-top, top)
+    errors = (codes * steps.view(-1, 1, 1) - centroids).square().sum((1, 2))
+    best = int(errors.argmin())
+    return codes[best], steps[best]
 
 
 def rate_within(bits_at: Callable[[float], float], budget: float) -> float:

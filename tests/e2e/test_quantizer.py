@@ -108,6 +108,27 @@ def test_a_killed_search_goes_on_with_its_method(config, tmp_path):
     assert outcome.returncode == 0, outcome.stderr
 
 
+def test_codebooks_of_gwk_keep_the_levels_that_the_search_found(config, tmp_path):
+    run = tmp_path / "run"
+    outcome = search(config, run, "--quantizer", "gwk", "--fixed-bits", "4")
+    assert outcome.returncode == 0, outcome.stderr
+    found = load_finished(run)
+    asked = {bits for layer in found.asked.layers.values() for bits in layer.weight_bits}
+    stored = {bits for layer in found.policy.layers.values() for bits in layer.weight_bits}
+    assert 4 in asked
+    assert stored - asked <= {8}
+    for name, layer in found.asked.layers.items():
+        rows = found.weights.latent[f"{name}.weight"]
+        levels = [
+            len(row.unique())
+            for row, bits in zip(rows, layer.weight_bits, strict=True)
+            if bits == 4
+        ]
+        assert max(levels, default=0) <= 15
+    outcome = command("export", run, "--format", "packed", "--verify", "--out", tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+
+
 def trains(run):
     return any((run / "checkpoints").glob("*"))
 
@@ -116,7 +137,6 @@ def trains(run):
     ("options", "expected"),
     [
         (("--quantizer", "ewsg"), "unknown method 'ewsg'; did you mean 'ewgs'"),
-        (("--quantizer", "gwk"), "'gwk' does not end with the widths"),
         (("--quantizer", "codeq-mixed"), "use python -m ajpq.compress --method codeq-mixed"),
         (("--quantizer", "psg-channels"), "does not end with the widths and channels"),
         (("--quantizer", "ewgs-mid-rise"), "use python -m ajpq.compress --method ewgs-mid-rise"),
@@ -136,5 +156,6 @@ def test_the_help_lists_the_methods_that_there_are():
     """Wherever lines break."""
     told = command("search", "--help").stdout
     assert "ewgs" in told
-    assert "gwk" not in told
+    assert "gwk" in told
+    assert "codeq-mixed" not in told
     assert "codeq-mixed" in command("compress", "--help").stdout

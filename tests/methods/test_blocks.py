@@ -24,7 +24,7 @@ def blocks_of(seed, shape=(32, 16, 3, 3), words=32, rate=0.0):
     importance = importance / importance.mean()
     values = cut(weight, coded, gain, 9)
     book = refined(values, importance, spread(values, words), 0.0, 3)
-    return Blocks(weight, coded, gain, importance, book, rate, 15)
+    return Blocks(weight, coded, gain, importance, book, rate, torch.full((len(weight),), 5))
 
 
 def bits_of(layer):

@@ -110,6 +110,22 @@ def test_rows_of_other_widths_are_quantized_on_their_own():
     assert torch.equal(found.steps[1:2], QUANTIZER.fit(weight, bits)[1:2])
 
 
+def test_in_a_search_rows_have_words_on_their_own_grids():
+    """Words of one centroid differ by how finely they are rounded, and by nothing else."""
+    method, weight = METHOD.keeping_widths(), weight_of(1, (8, 32, 3, 3))
+    weight = weight[:1].expand_as(weight).clone()
+    bits = torch.tensor([2, 2, 3, 4, 4, 6, 7, 7])
+    own = started(weight, bits, method)
+    found = method.settled(weight, bits, own, QUANTIZER)
+    codes = QUANTIZER.encode(found.weight, found.bits, found.steps)
+    assert codes.abs().flatten(1).amax(1).tolist() == [1, 1, 3, 7, 7, 31, 63, 63]
+    assert torch.equal(codes[0], codes[1])
+    assert torch.equal(codes[3], codes[4])
+    errors = (found.weight - found.weight[7]).square().flatten(1).sum(1)
+    assert errors[0] > errors[2] > errors[3] > errors[5] > errors[6] == 0
+    assert distinct(codes.numpy(), 9) <= 8 * 5
+
+
 def test_gradients_pass_straight_through():
     weight = weight_of(2).requires_grad_()
     bits = all_at(2, weight)

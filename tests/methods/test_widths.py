@@ -73,11 +73,21 @@ def survived(problem, policy, weights):
     return all(rows)
 
 
+def short(name):
+    """A method's stage; a codebook of so few blocks needs more bits for each weight."""
+    stage = method_stage(name).model_copy(update=SHORT)
+    if stage.mode != "straight_through" or stage.trainer.name != "gwk":
+        return stage
+    spec = MethodSpec(name="gwk", params={**stage.trainer.params, "bits_per_weight": 2})
+    return stage.model_copy(update={"method": spec})
+
+
 @pytest.mark.parametrize("name", shipped("methods"))
 def test_mixed_widths_survive_training_and_the_file(problem, mixed, name, tmp_path):
-    stage = method_stage(name).model_copy(update=SHORT)
-    weights = fine_tune(problem, mixed, Recipe(name="r", stages=(stage,)))
-    assert survived(problem, mixed, weights) == stage.keeps_widths
+    stage = short(name)
+    kept = stage.keeping_widths()
+    weights = fine_tune(problem, mixed, Recipe(name="r", stages=(kept or stage,)))
+    assert survived(problem, mixed, weights) == (kept is not None)
     for layer, own in weights.asked.items():
         assert tuple(own.tolist()) == mixed.layers[layer].weight_bits
     network, images = network_of(problem, mixed, weights), problem.search_sample.images
@@ -118,6 +128,19 @@ def test_the_next_stored_width(stored, expected):
 
 
 def test_learned_widths_are_not_given_ones():
-    assert make_method(MethodSpec(name="codeq")).keeps_widths
-    assert not make_method(MethodSpec(name="codeq", params={"max_bits": 8})).keeps_widths
-    assert set(width_keeping_methods()) >= {"lsq", "ewgs", "codeq", "straight_through", "psg"}
+    fixed, learned = (
+        make_method(MethodSpec(name="codeq", params={"max_bits": most})) for most in (None, 8)
+    )
+    assert fixed.keeping_widths() is fixed
+    assert learned.keeping_widths() is None
+    assert set(width_keeping_methods()) >= {
+        *("lsq", "ewgs", "codeq", "gdrq", "ptq", "gwk", "straight_through", "psg")
+    }
+
+
+@pytest.mark.parametrize("name", ["gwk", "gwk-channels"])
+def test_a_codebook_has_the_grids_of_its_rows_only_in_a_search(problem, mixed, name):
+    stage = short(name)
+    assert make_method(stage.trainer) != make_method(stage.keeping_widths().trainer)
+    weights = fine_tune(problem, mixed, Recipe(name="r", stages=(stage,)))
+    assert not survived(problem, mixed, weights)
