@@ -164,10 +164,11 @@ def test_bytes_are_added_and_put_on_other_grids_as_the_reference_does(signs, sha
         ("flatten", {}),
     ],
 )
-def test_bytes_are_moved_as_numbers_are(kind, attributes, signed):
-    edge, way = Edge("x", (4, 6, 6), 8, signed, 0.1), Int8Kernels()
+@pytest.mark.parametrize("side", [6, 20])  # more pixels than a byte counts
+def test_bytes_are_moved_as_numbers_are(kind, attributes, signed, side):
+    edge, way = Edge("x", (4, side, side), 8, signed, 0.1), Int8Kernels()
     low, high = edge.code_range
-    x = torch.from_numpy(np.random.default_rng(0).integers(low, high + 1, (3, 4, 6, 6)))
+    x = torch.from_numpy(np.random.default_rng(0).integers(low, high + 1, (3, 4, side, side)))
     x = x.float().contiguous(memory_format=torch.channels_last)
     sources = [edge, edge] if kind == "concat" else [edge]
     op, out = Operator("move", kind, tuple(e.name for e in sources), "out", attributes), edge
