@@ -6,11 +6,12 @@ import dataclasses
 import functools
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from agents.config import load_agent_config
+from agents.front import load_front
 from agents.searchers import searcher
 from ajpq.base import build_problem
 from ajpq.checkpoints import save_tensors
@@ -63,7 +64,7 @@ __all__ = [
 
 def search(
     config: SearchConfig,
-    run_dir: Path,
+    run_dir: str | Path,
     *,
     resume: bool = False,
     progress: Progress | None = None,
@@ -81,11 +82,13 @@ def search(
     Raises:
         AjpqError: bad input, or a budget that no policy can meet.
     """
-    started = time.monotonic()
+    started, run_dir = time.monotonic(), Path(run_dir)
     progress = progress or SilentProgress()
     _check_folder(run_dir, config, resume)
     agent_config = load_agent_config(config.agent)
     searcher(agent_config.algorithm)  # an unknown one is told before anything is trained
+    if config.agent_from is not None:
+        load_front(Path(config.agent_from) / "agent")  # as is one that is not there
     with progress.phase("loading network, data and target"):
         problem = build_problem(config, on_step=progress.base_step)
     measurements: list[dict[str, Any]] = []
@@ -127,6 +130,11 @@ def search(
     with progress.phase("measuring the winner on the test images"):
         result = _finish(config, problem, winner, run_dir, started)
     progress.result(result, task.budget)
+    if winner.weights.widths and not task.budget.met(winner.metrics):
+        progress.note(
+            f"{config.method} stores other widths than the search has found, whose costs kept the "
+            "bounds: ask for less"
+        )
     return result
 
 
@@ -160,7 +168,7 @@ def _task(
 
 def compress(
     config: CompressConfig,
-    run_dir: Path,
+    run_dir: str | Path,
     *,
     resume: bool = False,
     progress: Progress | None = None,
@@ -178,6 +186,7 @@ def compress(
     Raises:
         AjpqError: bad input, or a width that the target does not store.
     """
+    run_dir = Path(run_dir)
     _check_folder(run_dir, config, resume)
     _check_widths(config)
     return _given(config, run_dir, functools.partial(uniform, config), progress)
@@ -185,7 +194,7 @@ def compress(
 
 def carry(
     config: ReplayConfig,
-    run_dir: Path,
+    run_dir: str | Path,
     policy: CompressionPolicy,
     *,
     resume: bool = False,
@@ -205,10 +214,11 @@ def carry(
         AjpqError: bad input, or a policy that does not fit the network or the target; the message
             names the layer.
     """
+    run_dir = Path(run_dir)
     _check_folder(run_dir, config, resume)
     own = {name: len(layer.weight_bits) for name, layer in policy.layers.items()}
     check_policy(policy, own, load_target(config.target))  # before anything is trained
-    return _given(config, run_dir, lambda problem: policy, progress)
+    return _given(config, run_dir, lambda problem: policy, progress, (policy,))
 
 
 def _given(
@@ -216,12 +226,13 @@ def _given(
     run_dir: Path,
     policy_for: Callable[[Problem], CompressionPolicy],
     progress: Progress | None,
+    policies: Sequence[CompressionPolicy] = (),
 ) -> dict[str, Any]:
-    """A run whose policy is known before it starts."""
+    """A run whose policy is known before it starts, ``policies`` even before the network."""
     started = time.monotonic()
     progress = progress or SilentProgress()
     with progress.phase("loading network, data and target"):
-        problem = build_problem(config, on_step=progress.base_step)
+        problem = build_problem(config, progress.base_step, policies)
         policy = policy_for(problem)
         check_policy(policy, problem.channels, problem.target)
     _begin(config, problem, run_dir)
@@ -296,7 +307,8 @@ def _tidy(run_dir: Path) -> None:
     shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
 
 
-def report(run_dir: Path) -> Path:
+def report(run_dir: str | Path) -> Path:
     """Write ``report.html`` from the files of a run folder, finished or not."""
+    run_dir = Path(run_dir)
     load_config(run_dir)
     return write_report(run_dir)

@@ -27,7 +27,7 @@ from ajpq.graph.legality import illegal_layers
 from ajpq.graph.structure import Graph, layers
 from ajpq.graph.trace import trace
 from ajpq.models import build_model
-from ajpq.policy import CompressionPolicy, LayerPolicy, QuantizerSpec
+from ajpq.policy import CompressionPolicy, LayerPolicy, QuantizerSpec, check_policy
 from ajpq.problem import Problem, augmented_images, float_logits, training_batches
 from ajpq.quantizers import make_quantizer
 from ajpq.runs.stages import load_snapshot, save_snapshot
@@ -43,12 +43,15 @@ OnStep = Callable[[int, int, float], None]
 
 
 def build_problem(
-    config: ProblemConfig, on_step: OnStep = lambda step, total, loss: None
+    config: ProblemConfig,
+    on_step: OnStep = lambda step, total, loss: None,
+    policies: Sequence[CompressionPolicy] = (),
 ) -> Problem:
     """Load data, network and target; train the network first if there is no checkpoint.
 
     Args:
         on_step: progress of that training.
+        policies: which must fit the network and the target; that is told before it is trained.
 
     Raises:
         AjpqError: anything in ``config`` that does not exist or does not fit together.
@@ -65,7 +68,10 @@ def build_problem(
             config.model, in_channels=channels, classes=len(dataset.classes), image_size=height
         )
     graph = trace(model, (channels, height, width))
+    for policy in policies:
+        check_policy(policy, {layer.name: layer.channels for layer in layers(graph)}, target)
     state = base_state(config, model, graph, dataset, split.train, on_step)
+    _check_live(graph, state)
     images = calibration_images(dataset, split.train, config.seed)
     scores = channel_scores(
         config.criterion, graph, state, gradients(graph, state, F.cross_entropy, images)
@@ -149,6 +155,7 @@ def base_state(
         raise AjpqError(
             f"no --checkpoint for model {config.model!r}, and the config has no `base` recipe"
         )
+    _check_finite(config.model, _floats(model))
     parts = (
         config.model,
         [(n.kind, n.inputs, sorted(n.attributes.items()), dict(n.parameters)) for n in graph.nodes],
@@ -172,6 +179,18 @@ def base_state(
         save_tensors(path, state)
         part.unlink(missing_ok=True)
     return state
+
+
+def _check_finite(model: str, state: Mapping[str, Tensor]) -> None:
+    for name, value in state.items():
+        if not bool(value.isfinite().all()):
+            raise AjpqError(f"model {model!r}: {name} is not finite before any training")
+
+
+def _check_live(graph: Graph, state: Mapping[str, Tensor]) -> None:
+    weights = [state[layer.node.parameters["weight"]] for layer in layers(graph)]
+    if not any(bool(weight.any()) for weight in weights):
+        raise AjpqError("all weights of the network are zero: there is nothing to compress")
 
 
 def train_base(

@@ -130,11 +130,11 @@ def settings_of(
     if (run_dir / "config.yaml").exists():
         stored = stored_config(run_dir).model_dump()
         return validated_run(kind, on_top(stored, overrides), f"run folder {run_dir}")
-    if config is None:
+    if config is None and not overrides:
         raise AjpqError(
-            f"there is no run in {run_dir} yet: repeat the command that started it, with --config"
+            f"there is no run in {run_dir} yet: repeat the command that started it, options too"
         )
-    return load_run(kind, config, overrides)
+    return load_run(kind, config or default, overrides)  # interrupted before anything was recorded
 
 
 def perform(

@@ -47,9 +47,9 @@ class _Subject:
 
 
 def export(
-    run: Path,
+    run: str | Path,
     formats: Sequence[str],
-    out: Path,
+    out: str | Path,
     *,
     license: str | None = None,
     data: str | None = None,
@@ -72,6 +72,7 @@ def export(
         AjpqError: an unknown format, one that needs more than a packed file, a run that has not
             finished or is damaged, or a README.md of someone else in ``out``.
     """
+    run, out = Path(run), Path(out)
     check_known(formats)
     check_card_place(out)
     subject = _subject(run, data, note, SilentProgress())
@@ -160,9 +161,9 @@ def _searched_range(problem: Problem, network: Network) -> tuple[float, float]:
 
 
 def verify(
-    run: Path,
+    run: str | Path,
     formats: Sequence[str],
-    out: Path,
+    out: str | Path,
     *,
     data: str | None = None,
     progress: Progress | None = None,
@@ -182,6 +183,7 @@ def verify(
         AjpqError: an unknown format, a missing package, a run that has not finished or is damaged,
             or one whose network no longer has the accuracy that it states.
     """
+    run, out = Path(run), Path(out)
     check_known(formats)
     check_verifiable(run, data)
     progress = progress or SilentProgress()

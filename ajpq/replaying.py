@@ -22,7 +22,7 @@ from ajpq.config.files import load_recipe, validated
 from ajpq.config.schema import CompressConfig, ProblemConfig, ReplayConfig
 from ajpq.evaluate import Costs, exact_costs, measured
 from ajpq.finetune.tuning import fine_tune
-from ajpq.policy import CompressionPolicy, check_policy, uniform_policy
+from ajpq.policy import CompressionPolicy, uniform_policy
 from ajpq.problem import Problem, network_of
 from ajpq.progress import Progress, SilentProgress
 from ajpq.quantizers import make_quantizer
@@ -48,7 +48,7 @@ _OF_THE_POLICY = ("macs", "bops")  # a training changes them only by choosing ot
 
 
 def replay(
-    run_dir: Path,
+    run_dir: str | Path,
     *,
     retrain: bool = False,
     data: str | None = None,
@@ -80,7 +80,7 @@ def replay(
         AjpqError: the run is damaged, lacks a metric that every run records, or a metric differs
             from what it recorded.
     """
-    progress = progress or SilentProgress()
+    progress, run_dir = progress or SilentProgress(), Path(run_dir)
     run = load_finished(run_dir, data=data, note=progress.note)
     _check_recorded(run)
     problem = problem_of(run, progress)
@@ -117,9 +117,7 @@ def problem_of(run: FinishedRun, progress: Progress | None = None) -> Problem:
     """
     progress = progress or SilentProgress()
     with progress.phase("loading network, data and target"):
-        problem = build_problem(run.config, on_step=progress.base_step)
-    for policy in (run.policy, run.asked):
-        check_policy(policy, problem.channels, problem.target)
+        problem = build_problem(run.config, progress.base_step, (run.policy, run.asked))
     check_weights(run.weights, problem.graph, problem.state)
     check_widths(run.weights, run.policy)
     return problem
@@ -204,7 +202,7 @@ def same_weights(one: CompressedWeights, other: CompressedWeights) -> bool:
 
 
 def reprice(
-    run_dir: Path, target: str, *, data: str | None = None, progress: Progress | None = None
+    run_dir: str | Path, target: str, *, data: str | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
     """What the compressed network of a run costs on another target; no test image is looked at.
 
@@ -220,7 +218,7 @@ def reprice(
             message names the layer.
     """
     progress = progress or SilentProgress()
-    run = load_finished(run_dir, data=data, note=progress.note)
+    run = load_finished(Path(run_dir), data=data, note=progress.note)
     elsewhere = replace(run, config=_changed(run.config, {"target": target}))
     problem = problem_of(elsewhere, progress)
     with progress.phase(f"pricing on {problem.target.name}"):
@@ -257,7 +255,7 @@ def carried(run: FinishedRun, policy: CompressionPolicy, **changes: Any) -> Repl
     return found
 
 
-def shrunk(run_dir: Path, *, data: str | None = None) -> nn.Module:
+def shrunk(run_dir: str | Path, *, data: str | None = None) -> nn.Module:
     """The compressed network of a run as an ordinary module, pruned channels removed.
 
     Its weights are those of the compressed mode: real numbers on the grids of the policy, with the
@@ -273,7 +271,7 @@ def shrunk(run_dir: Path, *, data: str | None = None) -> nn.Module:
     Raises:
         AjpqError: the run is damaged.
     """
-    run = load_finished(run_dir, data=data)
+    run = load_finished(Path(run_dir), data=data)
     problem = problem_of(run)
     quantizer = make_quantizer(run.policy.quantizer)
     bits = weight_bits(problem.graph, run.policy)

@@ -46,6 +46,8 @@ def reference_budget(config: SearchConfig, problem: Problem) -> Budget:
     known = {name: getattr(costs, field) for name, field in METRICS.items()}
     known["size"] = problem.float_bytes
     reference = {name: float(value) for name, value in known.items() if value is not None}
+    if reference.get("latency") == 0:
+        raise AjpqError(f"target {problem.target.name!r} says that the int8 network takes no time")
     for name in config.bounds:
         if name not in reference:
             raise AjpqError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import traceback
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from hw_models.base import LayerCost, NetworkCost, Target
 from hw_models.errors import AjpqError
 from hw_models.network import Network
+from hw_models.plugins import raised_by
 
 REAL_FIELDS = ("latency_s", "energy_j")
 NETWORK_FIELDS = (*REAL_FIELDS, "flash_bytes", "peak_activation_bytes")
@@ -40,7 +40,7 @@ def checked_costs(target: Target, networks: Sequence[Network]) -> list[NetworkCo
     except AjpqError:
         raise
     except Exception as error:  # whatever someone else's code raises
-        raise _named(label, error) from error
+        raise raised_by(label, error) from error
     if len(costs) != len(networks):
         raise AjpqError(
             f"{label}: costs() returned {len(costs)} answers for {len(networks)} networks"
@@ -86,15 +86,8 @@ def _answer(target: Target, network: Network) -> object:
     if isinstance(error, AjpqError):
         raise error
     if error is not None:
-        raise _named(label, error) from error
+        raise raised_by(label, error) from error
     return answer
-
-
-def _named(label: str, error: Exception) -> AjpqError:
-    """What someone else's code raised, in one line that says where."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{frame.filename}:{frame.lineno}"
-    return AjpqError(f"{label}: {type(error).__name__}: {error} ({place})")
 
 
 def _check_fields(label: str, cost: NetworkCost | LayerCost, names: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import operator
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,13 +64,32 @@ def _is_defined_in(module: ModuleType, value: object) -> bool:
     return getattr(value, "__module__", None) == module.__name__ and hasattr(value, "__name__")
 
 
-def call_with_accepted(function: Callable[..., Any], **keywords: Any) -> Any:
-    """Call a user's function with those of the ``keywords`` that its signature has room for."""
+def call_with_accepted(label: str, function: Callable[..., Any], **keywords: Any) -> Any:
+    """Call a user's function with those of the ``keywords`` that its signature has room for.
+
+    Args:
+        label: what it is, for the error line.
+
+    Raises:
+        AjpqError: it raises.
+    """
     parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return function(**keywords)
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    return function(**{name: value for name, value in keywords.items() if name in named})
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        named |= keywords.keys()
+    try:
+        return function(**{name: value for name, value in keywords.items() if name in named})
+    except AjpqError:
+        raise
+    except Exception as error:  # whatever someone else's code raises
+        raise raised_by(label, error) from error
+
+
+def raised_by(label: str, error: Exception) -> AjpqError:
+    """What someone else's code raised, in one line that says where."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = "" if frame.filename == __file__ else f" ({frame.filename}:{frame.lineno})"
+    return AjpqError(f"{label}: {type(error).__name__}: {error}{place}")
 
 
 def _module_by_name(name: str, label: str) -> ModuleType:

@@ -49,7 +49,7 @@ RESULT, SEARCH, SEARCHER = "compare.json", "search.json", "searcher.json"
 
 def compare(
     config: CompareConfig,
-    folder: Path,
+    folder: str | Path,
     *,
     resume: bool = False,
     progress: Progress | None = None,
@@ -67,7 +67,7 @@ def compare(
     Raises:
         AjpqError: bad input, or a budget that no policy can meet.
     """
-    progress = progress or SilentProgress()
+    progress, folder = progress or SilentProgress(), Path(folder)
     if resume:
         check_resumable(folder, config)
     else:

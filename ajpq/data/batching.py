@@ -35,7 +35,7 @@ def split(dataset: Dataset, seed: int, validation_share: float = 0.1) -> Split:
             long as it has two.
 
     Raises:
-        AjpqError: the share is not between 0 and 1.
+        AjpqError: the share is not between 0 and 1, or no class has two images.
     """
     if not 0 < validation_share < 1:
         raise AjpqError(f"expected 0 < validation_share < 1, got {validation_share}")
@@ -45,6 +45,11 @@ def split(dataset: Dataset, seed: int, validation_share: float = 0.1) -> Split:
         members = rng.permutation(np.flatnonzero(dataset.train_labels == label))
         wanted = max(1, round(len(members) * validation_share))
         chosen[members[: min(wanted, len(members) - 1)]] = True
+    if not chosen.any():
+        raise AjpqError(
+            f"data {dataset.name!r}: expected a class with two training images at least, one of "
+            "them for validation"
+        )
     return Split(train=np.flatnonzero(~chosen), validation=np.flatnonzero(chosen))
 
 

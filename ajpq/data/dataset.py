@@ -81,6 +81,11 @@ def check_dataset(dataset: Dataset) -> Dataset:
 def _check_part(
     label: str, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]
 ) -> None:
+    for what, values in (("images", images), ("labels", labels)):
+        if not isinstance(values, np.ndarray):
+            raise AjpqError(
+                f"{label}: expected {what} as a NumPy array, got {type(values).__name__}"
+            )
     if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
         found = f"{images.dtype} {images.shape}"
         raise AjpqError(f"{label}: expected images as uint8 [N, C, H, W], got {found}")

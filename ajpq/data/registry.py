@@ -74,7 +74,7 @@ def _load(spec: str, image_size: int | None) -> Dataset:
     function = load_object(spec, "data")
     if not callable(function):
         raise AjpqError(f"data {spec!r} is not callable: {type(function).__name__}")
-    dataset = call_with_accepted(function, image_size=image_size)
+    dataset = call_with_accepted(f"data {spec!r}", function, image_size=image_size)
     if not isinstance(dataset, Dataset):
         found = type(dataset).__name__
         raise AjpqError(f"data {spec!r} gave a {found}, expected an ajpq.data.Dataset")

@@ -112,7 +112,11 @@ def _from_user(spec: str, in_channels: int, classes: int, image_size: int) -> nn
     if not callable(function):
         raise AjpqError(f"model {spec!r} is not callable: {type(function).__name__}")
     model = call_with_accepted(
-        function, in_channels=in_channels, classes=classes, image_size=image_size
+        f"model {spec!r}",
+        function,
+        in_channels=in_channels,
+        classes=classes,
+        image_size=image_size,
     )
     if not isinstance(model, nn.Module):
         raise AjpqError(f"model {spec!r} gave a {type(model).__name__}, expected a torch.nn.Module")

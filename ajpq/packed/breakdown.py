@@ -73,7 +73,7 @@ class Breakdown:
         return self.header + sum(layer.total for layer in self.layers)
 
 
-def breakdown(file: bytes | Path) -> Breakdown:
+def breakdown(file: bytes | str | Path) -> Breakdown:
     """Where the bytes of a packed file are.
 
     Sections that layers share are divided in whole bytes: the stream in proportion to the bits
@@ -84,7 +84,7 @@ def breakdown(file: bytes | Path) -> Breakdown:
     Raises:
         AjpqError: see :func:`ajpq.packed.unpack`; or a file of version 1, which is not so divided.
     """
-    data = read(file) if isinstance(file, Path) else file
+    data = read(file) if isinstance(file, str | Path) else file
     if version_of(data) != VERSION:
         raise AjpqError(
             f"only packed files of version {VERSION} are broken down: load this one, of version "

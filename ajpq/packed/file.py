@@ -92,13 +92,13 @@ def unpack(data: bytes) -> Network:
     return _unpack(split(data), len(data))
 
 
-def save(network: Network, path: Path) -> Path:
+def save(network: Network, path: str | Path) -> Path:
     """Write the packed file and return its path."""
     write_atomically(path, pack(network))
-    return path
+    return Path(path)
 
 
-def load(path: Path) -> Network:
+def load(path: str | Path) -> Network:
     """Read a packed file.
 
     Raises:
@@ -107,12 +107,13 @@ def load(path: Path) -> Network:
     return unpack(read(path))
 
 
-def read(path: Path) -> bytes:
+def read(path: str | Path) -> bytes:
     """The bytes of a packed file.
 
     Raises:
         AjpqError: it cannot be read, or is a pipe or a device, which may never end.
     """
+    path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise AjpqError(f"cannot read the packed file {path}: expected a file")
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import shlex
 import sys
@@ -52,8 +53,12 @@ def check_new(run_dir: Path) -> None:
     """Is there room for a new run?
 
     Raises:
-        AjpqError: the folder holds something already.
+        AjpqError: the folder holds something already, or cannot be made.
     """
+    place = next(own for own in (run_dir, *run_dir.absolute().parents) if own.exists())
+    if place != run_dir and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        kind = "may not be written to" if place.is_dir() else "is a file"
+        raise AjpqError(f"cannot make the run folder {run_dir}: {place} {kind}")
     if run_dir.is_file() or (run_dir.exists() and any(run_dir.iterdir())):
         raise AjpqError(f"run folder {run_dir} already exists; add --resume or choose another")
 

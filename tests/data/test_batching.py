@@ -33,6 +33,13 @@ def make(counts=(50, 30, 20), augmentation=Augmentation(1, True)):  # noqa: B008
     )
 
 
+@pytest.mark.parametrize("counts", [(1,), (1, 1, 1)])
+def test_too_few_images_for_validation_are_told(counts):
+    with pytest.raises(AjpqError, match="data 'made': expected a class with two training images"):
+        split(make(counts), seed=0)
+    assert [len(part) for part in vars(split(make((1, 2)), seed=0)).values()] == [2, 1]
+
+
 def test_split_takes_the_share_of_every_class():
     data = make()
     parts = split(data, seed=3)

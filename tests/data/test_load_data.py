@@ -32,6 +32,14 @@ def labels_too_large():
     return Dataset("mine", d.train_images, d.train_labels + 1, d.test_images, d.test_labels,
                    d.classes, d.mean, d.std)
 
+def lists():
+    d = make()
+    return Dataset("mine", d.train_images.tolist(), d.train_labels, d.test_images, d.test_labels,
+                   d.classes, d.mean, d.std)
+
+def raises(**settings):
+    return make()[settings["image_size"]]
+
 constant = 5
 """
 
@@ -148,6 +156,8 @@ def test_a_function_of_the_user(plugin):
         ("floats", "expected images as uint8"),
         ("labels_too_large", "expected labels in 0..1, got 1..2"),
         ("missing", "has no attribute 'missing'"),
+        ("lists", "expected images as a NumPy array, got list"),
+        ("raises", "TypeError: 'Dataset' object is not subscriptable"),
     ],
 )
 def test_a_function_that_gives_something_else(plugin, function, words):

@@ -36,6 +36,7 @@ def line_of(outcome):
         (("--data", "imagefolder:nowhere"), "nowhere"),
         (("--target", "nowhere.py:Device"), "nowhere.py"),
         (("--latency-ratio", "0.5"), "does not know"),
+        (("--agent", "ajpq", "--agent-from", "nowhere"), "nowhere/agent: only a run with"),
     ],
 )
 def test_unusable_options(tmp_path, arguments, expected):
@@ -69,6 +70,46 @@ def test_an_unsupported_module_is_named(tmp_path):
     )
     message = line_of(search(tmp_path / "run", "--model", f"{tmp_path / 'mine.py'}:build"))
     assert "odd" in message or "Net" in message
+
+
+BROKEN = """
+import torch
+
+def raises():
+    raise ValueError("boom")
+
+def needy(width):
+    pass
+
+def undefined():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    torch.nn.init.constant_(net[1].weight, float("nan"))
+    return net
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("raises", "mine.py:raises': ValueError: boom ("),
+        ("needy", "mine.py:needy': TypeError: needy() missing 1 required"),
+        ("undefined", "1.weight is not finite before any training"),
+    ],
+)
+def test_what_a_users_model_does_wrong_is_one_line(tmp_path, name, expected):
+    (tmp_path / "mine.py").write_text(BROKEN)
+    assert expected in line_of(
+        search(tmp_path / "run", "--model", f"{tmp_path / 'mine.py'}:{name}")
+    )
+
+
+def test_a_network_of_zeros_is_nothing_to_compress(tmp_path):
+    (tmp_path / "mine.py").write_text(BROKEN)
+    zeros = {"1.weight": torch.zeros(10, 64), "1.bias": torch.zeros(10)}
+    torch.save(zeros, tmp_path / "zeros.pt")
+    mine = f"{tmp_path / 'mine.py'}:undefined"
+    outcome = search(tmp_path / "run", "--model", mine, "--checkpoint", tmp_path / "zeros.pt")
+    assert "all weights of the network are zero" in line_of(outcome)
 
 
 def test_an_existing_run_folder_is_left_alone(tmp_path):

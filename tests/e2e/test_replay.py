@@ -12,8 +12,10 @@ from ajpq.config.files import load_compress_config
 from ajpq.config.schema import ReplayConfig
 from ajpq.data import load_data, normalize
 from ajpq.policy import load_policy
+from ajpq.runs.finished import load_finished
 from ajpq.runs.folder import load_config, load_result, load_weights, save_weights
 from ajpq.runs.seal import load_sealed, save_result
+from hw_models.errors import AjpqError
 from tests.e2e.commands import command
 
 TINY = str(Path(__file__).with_name("tiny_compress.yaml"))
@@ -22,7 +24,7 @@ TINY = str(Path(__file__).with_name("tiny_compress.yaml"))
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     run = tmp_path_factory.mktemp("replay") / "run"
-    api.compress(load_compress_config(TINY, {}), run)
+    api.compress(load_compress_config(TINY, {}), str(run))
     return run
 
 
@@ -56,7 +58,7 @@ def test_another_target_prices_the_same_network_and_looks_at_no_image(finished, 
     before = [path.read_text() if path.exists() else "" for path in looks]
     printed = replayed(run, "--target", "bismo")
     assert "priced" in printed
-    costs = api.reprice(run, "bismo")
+    costs = api.reprice(str(run), "bismo")
     assert costs["recorded"]["latency_s"] is None  # size-only
     assert costs["priced"]["latency_s"] > 0
     same = ("packed_bytes", "macs", "bops")
@@ -137,6 +139,16 @@ def test_an_interrupted_replay_resumes_to_the_same_result(finished, tmp_path, mo
     assert found(new) == found(finished)
 
 
+def test_a_network_that_the_policy_does_not_fit_is_not_trained_first(
+    finished, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("ajpq.base.base_state", lambda *_: pytest.fail("trained"))
+    run = load_finished(finished)
+    config = replaying.carried(run, run.policy, model="resnet20")
+    with pytest.raises(AjpqError, match=r"policy and network differ at layer"):
+        api.carry(config, tmp_path / "new", run.policy)
+
+
 def test_a_policy_or_weights_of_another_network_are_refused_with_the_layers_name(
     finished, tmp_path
 ):
@@ -149,8 +161,11 @@ def test_a_policy_or_weights_of_another_network_are_refused_with_the_layers_name
     assert f"differ at layer '{first}x': the network has no such layer" in line
     base = finished / "base.safetensors"
     line = refused(finished, "--model", "resnet20", "--checkpoint", base, "--run-dir", new)
+    assert "policy and network differ at layer" in line
+    torch.save({"conv1.weight": torch.zeros(3, 3)}, tmp_path / "other.pt")
+    line = refused(finished, "--checkpoint", tmp_path / "other.pt", "--run-dir", new)
     assert "does not fit the model" in line
-    assert "'" in line
+    assert "'conv1.weight'" in line
     assert not new.exists()
 
 
@@ -262,7 +277,7 @@ def test_data_may_have_moved(finished, tmp_path):
 def test_the_shrunk_module_is_nearly_as_accurate(finished):
     data = load_data("digits")
     images = normalize(data.test_images, data)
-    module = api.shrunk(finished)
+    module = api.shrunk(str(finished))
     with torch.no_grad():
         right = module(images).argmax(1) == torch.from_numpy(data.test_labels)
     assert abs(100 * float(right.double().mean()) - found(finished)["top1_test"]) < 2

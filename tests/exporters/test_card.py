@@ -244,7 +244,7 @@ def test_a_name_stays_a_name(tmp_path):
 
 def test_a_packed_file_by_name_says_what_is_not_known(tmp_path):
     path = save(small_network(), tmp_path / "some.ajpq")
-    (again,) = api.export(path, ["packed"], tmp_path / "out")
+    (again,) = api.export(str(path), ["packed"], str(tmp_path / "out"))
     assert load(again).name == "built"
     text = (tmp_path / "out" / "README.md").read_text()
     assert "not known" in text

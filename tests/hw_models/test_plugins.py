@@ -88,6 +88,6 @@ def test_is_object_spec(spec, expected):
 
 
 def test_call_with_accepted_passes_only_what_fits():
-    assert call_with_accepted(lambda: 5, a=1, b=2) == 5
-    assert call_with_accepted(lambda b, c=7: (b, c), a=1, b=2) == (2, 7)
-    assert call_with_accepted(lambda **rest: rest, a=1, b=2) == {"a": 1, "b": 2}
+    assert call_with_accepted("it", lambda: 5, a=1, b=2) == 5
+    assert call_with_accepted("it", lambda b, c=7: (b, c), a=1, b=2) == (2, 7)
+    assert call_with_accepted("it", lambda **rest: rest, a=1, b=2) == {"a": 1, "b": 2}

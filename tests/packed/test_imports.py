@@ -21,9 +21,7 @@ SEARCH = {
     "tyro",
     "rich",
 }
-LOAD = (
-    "import ajpq.packed, sys; network = ajpq.packed.load(__import__('pathlib').Path(sys.argv[1]))"
-)
+LOAD = "import ajpq.packed, sys; network = ajpq.packed.load(sys.argv[1])"
 RUN = f"""{LOAD}
 import torch
 from ajpq.reference import simulate

@@ -26,7 +26,7 @@ def loaded(monkeypatch):
     """The problem of a run, when all but its widths has been found to fit."""
     target = SimpleNamespace(name="any", weight_bits=range(9), activation_bits=(8,))
     problem = SimpleNamespace(channels={"conv": 3, "fc": 2}, target=target, graph=None, state=None)
-    monkeypatch.setattr("ajpq.replaying.build_problem", lambda config, on_step: problem)
+    monkeypatch.setattr("ajpq.replaying.build_problem", lambda *_: problem)
     monkeypatch.setattr("ajpq.replaying.check_weights", lambda *_: None)
     return lambda weights: problem_of(
         SimpleNamespace(config=None, policy=POLICY, asked=POLICY, weights=weights)

@@ -31,6 +31,9 @@ def test_the_configuration_comes_back(tmp_path):
     with pytest.raises(AjpqError, match="add --resume"):
         check_new(tmp_path / "run")
     check_new(tmp_path / "other")
+    (tmp_path / "file").touch()
+    with pytest.raises(AjpqError, match=r"cannot make the run folder .*file is a file"):
+        check_new(tmp_path / "file" / "run")
 
 
 def test_an_unknown_key_in_a_configuration_is_refused(tmp_path):

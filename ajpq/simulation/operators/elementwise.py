@@ -79,9 +79,7 @@ def _max_pool(a: Mapping[str, Any], x: Tensor) -> Tensor:
     """Of bytes by way of bfloat16, which holds them exactly: torch counts the pixels of bytes that
     are channels last in a byte, and refuses more than 127."""
     values = x if x.is_floating_point() else x.to(torch.bfloat16)
-    pooled = F.max_pool2d(
-        values, a["kernel"], a["stride"], a["padding"], ceil_mode=a["ceil_mode"]
-    )
+    pooled = F.max_pool2d(values, a["kernel"], a["stride"], a["padding"], ceil_mode=a["ceil_mode"])
     return pooled.to(x.dtype)
 
 
@@ -90,6 +88,6 @@ MOVES: dict[str, Callable[..., Tensor]] = {
     "select": lambda a, x: take_channels(x, a["index"]),
     "subsample": lambda a, x: x[:, :, :: a["stride"][0], :: a["stride"][1]],
     "pad": lambda a, x: F.pad(x, a["padding"]),
-    "maxpool": lambda a, x: _max_pool(a, x),
+    "maxpool": _max_pool,
     "flatten": lambda a, x: x.flatten(1),
 }
