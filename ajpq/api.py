@@ -16,6 +16,7 @@ from agents.searchers import searcher
 from ajpq.base import build_problem
 from ajpq.checkpoints import save_tensors
 from ajpq.comparing.comparison import compare
+from ajpq.compressed import with_widths
 from ajpq.config.schema import CompressConfig, FinalRound, ReplayConfig, RunConfig, SearchConfig
 from ajpq.evaluate import Metrics
 from ajpq.exporting import export, verify
@@ -87,8 +88,9 @@ def search(
     _check_folder(run_dir, config, resume)
     agent_config = load_agent_config(config.agent)
     searcher(agent_config.algorithm)  # an unknown one is told before anything is trained
-    if config.agent_from is not None:
-        load_front(Path(config.agent_from) / "agent")  # as is one that is not there
+    finished = (run_dir / "result.json").exists()
+    if config.agent_from is not None and agent_config.algorithm == "ajpq" and not finished:
+        load_front(Path(config.agent_from) / "agent")  # so is one that is not there
     with progress.phase("loading network, data and target"):
         problem = build_problem(config, on_step=progress.base_step)
     measurements: list[dict[str, Any]] = []
@@ -99,7 +101,7 @@ def search(
     with progress.phase("measuring sensitivities"):
         task, log = _task(config, problem, run_dir, started)
     journalled(measurements, log.journal)
-    if (run_dir / "result.json").exists():
+    if finished:
         result, _ = load_sealed(run_dir)
         _tidy(run_dir)
         progress.result(result, task.budget)
@@ -130,11 +132,10 @@ def search(
     with progress.phase("measuring the winner on the test images"):
         result = _finish(config, problem, winner, run_dir, started)
     progress.result(result, task.budget)
-    if winner.weights.widths and not task.budget.met(winner.metrics):
-        progress.note(
-            f"{config.method} stores other widths than the search has found, whose costs kept the "
-            "bounds: ask for less"
-        )
+    wider = winner.policy != with_widths(winner.policy, winner.weights.asked)
+    if wider and not task.budget.met(winner.metrics):
+        methods = ", ".join(config.full_recipe.methods)
+        progress.note(f"{methods} stores other widths than the search has found; ask for less")
     return result
 
 

@@ -132,7 +132,7 @@ def settings_of(
         return validated_run(kind, on_top(stored, overrides), f"run folder {run_dir}")
     if config is None and not overrides:
         raise AjpqError(
-            f"there is no run in {run_dir} yet: repeat the command that started it, options too"
+            f"there is no run in {run_dir} yet: repeat the first command, without --resume"
         )
     return load_run(kind, config or default, overrides)  # interrupted before anything was recorded
 

@@ -39,20 +39,23 @@ def reference_budget(config: SearchConfig, problem: Problem) -> Budget:
     """Bounds relative to the int8 network's costs, the float32 bytes and the float accuracy.
 
     Raises:
-        AjpqError: a bound on a cost that the target does not know.
+        AjpqError: a bound on a cost that the target does not know, or that is 0.
     """
     int8 = network_of(problem, problem.uniform(8), direct_weights(problem))
     costs = exact_costs(int8, problem.pricing)
     known = {name: getattr(costs, field) for name, field in METRICS.items()}
     known["size"] = problem.float_bytes
     reference = {name: float(value) for name, value in known.items() if value is not None}
-    if reference.get("latency") == 0:
-        raise AjpqError(f"target {problem.target.name!r} says that the int8 network takes no time")
     for name in config.bounds:
         if name not in reference:
             raise AjpqError(
                 f"target {problem.target.name!r} does not know {name}; take this bound away: "
                 f"--limit {name}=none"
+            )
+        if reference[name] == 0:
+            raise AjpqError(
+                f"target {problem.target.name!r} says that the {name} of the int8 network is 0: "
+                "there is nothing to bound"
             )
     sample = problem.search_sample
     assert sample.float_logits is not None

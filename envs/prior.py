@@ -86,7 +86,7 @@ def _sparsity_prior(
     gains = []
     for index in groups:
         halved = changed(whole, _halved(problem, leaders, index, 8, activation=8))
-        gains.append(max(full - _main_cost(price(halved)), 0.0) / full)
+        gains.append(max(full - _main_cost(price(halved)), 0.0) / max(full, 1e-12))
     efficiency = np.array(gains) / (table[groups, 1] + 1e-3)
     rank = np.argsort(np.argsort(efficiency, kind="stable"), kind="stable")
     own = np.zeros(len(names))

@@ -73,11 +73,11 @@ def call_with_accepted(label: str, function: Callable[..., Any], **keywords: Any
     Raises:
         AjpqError: it raises.
     """
-    parameters = inspect.signature(function).parameters.values()
-    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        named |= keywords.keys()
     try:
+        parameters = inspect.signature(function).parameters.values()
+        named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            named |= keywords.keys()
         return function(**{name: value for name, value in keywords.items() if name in named})
     except AjpqError:
         raise
@@ -86,9 +86,14 @@ def call_with_accepted(label: str, function: Callable[..., Any], **keywords: Any
 
 
 def raised_by(label: str, error: Exception) -> AjpqError:
-    """What someone else's code raised, in one line that says where."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = "" if frame.filename == __file__ else f" ({frame.filename}:{frame.lineno})"
+    """What someone else's code raised, in one line that says where: the last line of the file in
+    which that code begins, for what it calls is not its own."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = str(Path(__file__).parent)
+    foreign = [frame.filename for frame in frames if not frame.filename.startswith(own)]
+    begins = foreign[0] if foreign else frames[-1].filename
+    frame = next(frame for frame in reversed(frames) if frame.filename == begins)
+    place = "" if begins == __file__ else f" ({begins}:{frame.lineno})"
     return AjpqError(f"{label}: {type(error).__name__}: {error}{place}")
 
 

@@ -89,7 +89,8 @@ def _trained_by(config: SearchConfig, method: str) -> tuple[FinalRound, ...]:
     """The final rounds, with the method wherever compressed networks train.
 
     Raises:
-        AjpqError: nowhere, or the method would not keep the widths that the search finds.
+        AjpqError: nowhere, the method would not keep the widths that the search finds, or a later
+            stage would undo it.
     """
     stage = method_stage(method).keeping_widths()
     if stage is None:
@@ -102,7 +103,14 @@ def _trained_by(config: SearchConfig, method: str) -> tuple[FinalRound, ...]:
             f"method {method!r} has nothing to train: the last recipe of `final`, "
             f"{config.full_recipe.name!r}, has no straight_through stage"
         )
-    rounds = ((own, own.recipe.trained_by(stage, Path(method).stem)) for own in config.final)
+    try:
+        recipes = [own.recipe.trained_by(stage, Path(method).stem) for own in config.final]
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise AjpqError(
+            f"method {method!r} does not fit the recipes of `final`: {message}"
+        ) from error
+    rounds = zip(config.final, recipes, strict=True)
     return tuple(own.model_copy(update={"recipe": recipe}) for own, recipe in rounds)
 
 

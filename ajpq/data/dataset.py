@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from dataclasses import astuple, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +61,26 @@ class Dataset:
         return channels, height, width
 
 
+def check_kinds(dataset: Dataset) -> None:
+    """Is every field of the kind that :class:`Dataset` says, whatever is in it?
+
+    Raises:
+        AjpqError: the first that is not.
+    """
+    for what in ("train_images", "train_labels", "test_images", "test_labels"):
+        _expect(dataset, what, np.ndarray, "a NumPy array")
+    for what in ("classes", "mean", "std"):
+        _expect(dataset, what, tuple | list | np.ndarray, "a tuple")
+    _expect(dataset, "augmentation", Augmentation, "an Augmentation")
+
+
+def _expect(dataset: Dataset, what: str, kind: Any, name: str) -> None:
+    value = getattr(dataset, what)
+    if not isinstance(value, kind):
+        found = type(value).__name__
+        raise AjpqError(f"data {dataset.name!r}: expected {what} as {name}, got {found}")
+
+
 def check_dataset(dataset: Dataset) -> Dataset:
     """Return ``dataset`` if it keeps what :class:`Dataset` promises.
 
@@ -81,11 +102,6 @@ def check_dataset(dataset: Dataset) -> Dataset:
 def _check_part(
     label: str, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]
 ) -> None:
-    for what, values in (("images", images), ("labels", labels)):
-        if not isinstance(values, np.ndarray):
-            raise AjpqError(
-                f"{label}: expected {what} as a NumPy array, got {type(values).__name__}"
-            )
     if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
         found = f"{images.dtype} {images.shape}"
         raise AjpqError(f"{label}: expected images as uint8 [N, C, H, W], got {found}")

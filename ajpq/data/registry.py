@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from ajpq.data.builtin import load_cifar, load_digits
-from ajpq.data.dataset import Dataset, check_dataset
+from ajpq.data.dataset import Dataset, check_dataset, check_kinds
 from ajpq.data.imagefolder import load_imagefolder
 from hw_models.errors import AjpqError, UnknownNameError
 from hw_models.plugins import call_with_accepted, is_object_spec, load_object
@@ -50,6 +50,7 @@ def load_data(
     if image_size is not None and image_size < 1:
         raise AjpqError(f"expected image_size >= 1, got {image_size}")
     dataset = _load(spec, image_size)
+    check_kinds(dataset)
     dataset = replace(
         dataset,
         mean=tuple(dataset.mean if mean is None else mean),

@@ -208,11 +208,16 @@ class Recipe(_Frozen):
 
     def trained_by(self, stage: Stage, method: str) -> Recipe:
         """The recipe with ``stage``, which is named after a ``method``, wherever the compressed
-        network itself trains, see :meth:`Stage.in_place_of`."""
+        network itself trains, see :meth:`Stage.in_place_of`.
+
+        Raises:
+            ValueError: a later stage would undo what it ends with.
+        """
         stages = tuple(
             stage.in_place_of(own) if own.mode == "straight_through" else own for own in self.stages
         )
-        return self.model_copy(update={"name": f"{self.name}, {method}", "stages": stages})
+        name = f"{self.name}, {method}"
+        return Recipe(name=name, stages=stages, calibration=self.calibration)
 
     def imitating(self, distillation: Distillation) -> Recipe:
         """The recipe with this distillation in every stage."""

@@ -47,7 +47,8 @@ class GWK(Method):
     bits, depthwise kernels and layers of too few blocks are quantized weight by weight.
 
     In a search, whose rows have widths of their own, centroids are rounded for every row to the
-    grid of its width, and so are rows without a codebook.
+    grid of its width, which makes as many words of each as there are widths in the layer, and rows
+    without a codebook have their own widths too.
 
     From the paper are the gradient-weighted centroids, and bits counted with the codebook. Its
     equations are not known: how gradients are gathered and until when, the row's scale, assignment
@@ -55,7 +56,7 @@ class GWK(Method):
 
     Attributes:
         bits_per_weight: of the layers with codebooks in the packed file, words included.
-        words: centroids of a layer, at most.
+        words: distinct blocks of a layer, at most.
         blocks_per_word: in a layer of few blocks so many share a centroid on average.
         channels: length of a block where kernels have one tap.
         word_bits: width of the grid that centroids are on; None: that of the row.
@@ -99,7 +100,8 @@ class GWK(Method):
             return own
         gain = deviations(weight)
         blocks = cut(weight, coded, gain, block_length(weight, self.channels))
-        words = max(2, min(self.words, len(blocks) // self.blocks_per_word))
+        grids = len(bits[coded].unique()) if self.word_bits is None else 1
+        words = max(2, min(self.words, len(blocks) // self.blocks_per_word) // grids)
         seeds = spread(blocks, words)
         book = refined(blocks, torch.ones_like(blocks), seeds, 0.0, _START_ROUNDS)
         return {
@@ -124,7 +126,7 @@ class GWK(Method):
         return torch.where(rows(coded, weight), made, alone)
 
     def settled(self, weight: Tensor, bits: Tensor, own: Own, quantizer: Quantizer) -> Settled:
-        """As of :class:`Method`: codes of 8 bits, without a codebook of ``alone_bits``."""
+        """As of :class:`Method`: codes of 8 bits, without a codebook as :attr:`alone_bits` says."""
         coded, narrow = self._coded(weight, bits), is_narrow(bits)
         stored = self._stored(weight, bits)
         made = self.quantized(weight, bits, own, quantizer).detach()

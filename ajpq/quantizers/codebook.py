@@ -95,8 +95,9 @@ def spread(blocks: Tensor, words: int) -> Codebook:
 def on_grid(centroids: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Codes ``[K, d]`` of ``width`` bits and the step ``[]`` that they count.
 
-    The last code is the largest centroid's. Where so few codes are left that most centroids would
-    become zero, it is what loses least squared error of some shares of that.
+    The last code stands for the largest centroid. With 4 bits and fewer most centroids would then
+    become zero: there it stands for that share of the largest which loses least squared error, of a
+    quarter to all.
     """
     top = 2 ** (width - 1) - 1
     shares = _SHARES.to(centroids.dtype) if width <= _FEW else centroids.new_ones(1)

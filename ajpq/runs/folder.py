@@ -55,12 +55,15 @@ def check_new(run_dir: Path) -> None:
     Raises:
         AjpqError: the folder holds something already, or cannot be made.
     """
-    place = next(own for own in (run_dir, *run_dir.absolute().parents) if own.exists())
-    if place != run_dir and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+    try:
+        if run_dir.is_file() or (run_dir.exists() and any(run_dir.iterdir())):
+            raise AjpqError(f"run folder {run_dir} already exists; add --resume or choose another")
+        place = next(own for own in (run_dir, *run_dir.absolute().parents) if own.exists())
+    except OSError as error:
+        raise AjpqError(f"cannot make the run folder {run_dir}: {error.strerror}") from error
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
         kind = "may not be written to" if place.is_dir() else "is a file"
         raise AjpqError(f"cannot make the run folder {run_dir}: {place} {kind}")
-    if run_dir.is_file() or (run_dir.exists() and any(run_dir.iterdir())):
-        raise AjpqError(f"run folder {run_dir} already exists; add --resume or choose another")
 
 
 def check_resumable(run_dir: Path, config: ProblemConfig) -> None:

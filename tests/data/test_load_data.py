@@ -10,6 +10,7 @@ from ajpq.data import load_data
 from hw_models.errors import AjpqError, UnknownNameError
 
 PLUGIN = """
+from dataclasses import replace
 import numpy as np
 from ajpq.data import Dataset
 
@@ -36,6 +37,9 @@ def lists():
     d = make()
     return Dataset("mine", d.train_images.tolist(), d.train_labels, d.test_images, d.test_labels,
                    d.classes, d.mean, d.std)
+
+def one_mean():
+    return replace(make(), mean=0.5)
 
 def raises(**settings):
     return make()[settings["image_size"]]
@@ -156,7 +160,8 @@ def test_a_function_of_the_user(plugin):
         ("floats", "expected images as uint8"),
         ("labels_too_large", "expected labels in 0..1, got 1..2"),
         ("missing", "has no attribute 'missing'"),
-        ("lists", "expected images as a NumPy array, got list"),
+        ("lists", "expected train_images as a NumPy array, got list"),
+        ("one_mean", "expected mean as a tuple, got float"),
         ("raises", "TypeError: 'Dataset' object is not subscriptable"),
     ],
 )

@@ -112,7 +112,7 @@ def test_the_papers_recipe_on_another_network_and_other_data(tmp_path):
         (("--recipe", "psg-digit"), "did you mean 'psg-digits'"),
         (("--config", "digits"), "is for python -m ajpq.search"),
         (("--resume",), "needs --run-dir"),
-        (("--resume", "--run-dir", "nowhere"), "repeat the command that started it"),
+        (("--resume", "--run-dir", "nowhere"), "repeat the first command, without --resume"),
     ],
 )
 def test_unusable_options_are_one_line(tmp_path, arguments, expected):

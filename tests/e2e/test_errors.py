@@ -112,6 +112,21 @@ def test_a_network_of_zeros_is_nothing_to_compress(tmp_path):
     assert "all weights of the network are zero" in line_of(outcome)
 
 
+def test_a_device_that_takes_no_time_has_none_to_bound(tmp_path):
+    (tmp_path / "free.py").write_text(
+        "import dataclasses\n"
+        "from hw_models.size_only import SizeOnly\n"
+        "class Free(SizeOnly):\n"
+        "    name = 'free'\n"
+        "    def cost(self, network):\n"
+        "        return dataclasses.replace(super().cost(network), latency_s=0.0)\n"
+    )
+    free = ("--target", f"{tmp_path / 'free.py'}:Free", "--episodes", 2)
+    refused = search(tmp_path / "run", *free, "--latency-ratio", "0.5")
+    assert "the latency of the int8 network is 0: there is nothing to bound" in line_of(refused)
+    assert search(tmp_path / "run", *free).returncode == 0
+
+
 def test_an_existing_run_folder_is_left_alone(tmp_path):
     run = tmp_path / "run"
     run.mkdir()

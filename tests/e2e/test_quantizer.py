@@ -10,6 +10,7 @@ from ajpq.config.files import load_method, load_search_config
 from ajpq.policy import load_policy
 from ajpq.runs.finished import load_finished
 from ajpq.runs.folder import load_config, load_weights
+from hw_models.errors import AjpqError
 from tests.e2e.commands import TINY, command, journal, start_and_kill
 
 SHORT = ("--episodes", "3")
@@ -127,6 +128,14 @@ def test_codebooks_of_gwk_keep_the_levels_that_the_search_found(config, tmp_path
         assert max(levels, default=0) <= 15
     outcome = command("export", run, "--format", "packed", "--verify", "--out", tmp_path)
     assert outcome.returncode == 0, outcome.stderr
+
+
+def test_a_recipe_that_would_undo_the_method_is_refused(config, tmp_path):
+    content = yaml.safe_load(config.read_text())
+    content["final"][0]["recipe"]["stages"].reverse()  # one recipe for both rounds
+    (tmp_path / "reversed.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(AjpqError, match=r"'gwk' does not fit .* would be undone by the next"):
+        load_search_config(str(tmp_path / "reversed.yaml"), {"method": "gwk"})
 
 
 def trains(run):

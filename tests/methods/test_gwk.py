@@ -126,6 +126,16 @@ def test_in_a_search_rows_have_words_on_their_own_grids():
     assert distinct(codes.numpy(), 9) <= 8 * 5
 
 
+def test_widths_share_the_words_of_a_layer_so_that_its_codebook_fits_into_the_file():
+    method = METHOD.keeping_widths().model_copy(update={"words": 64})
+    weight = weight_of(6, (96, 32, 3, 3))
+    bits = torch.arange(96) % 6 + 2
+    found = method.settled(weight, bits, started(weight, bits, method), QUANTIZER)
+    codes = QUANTIZER.encode(found.weight, found.bits, found.steps).contiguous().numpy()
+    assert distinct(codes, 9) <= 64
+    assert smallest_bits([(8, codes)])[0] < codes.size
+
+
 def test_gradients_pass_straight_through():
     weight = weight_of(2).requires_grad_()
     bits = all_at(2, weight)
