@@ -75,19 +75,13 @@ class Move(nn.Module):
         return MOVES[self.kind](self.attributes, *x)
 
 
-def _max_pool(a: Mapping[str, Any], x: Tensor) -> Tensor:
-    """Of bytes by way of bfloat16, which holds them exactly: torch counts the pixels of bytes that
-    are channels last in a byte, and refuses more than 127."""
-    values = x if x.is_floating_point() else x.to(torch.bfloat16)
-    pooled = F.max_pool2d(values, a["kernel"], a["stride"], a["padding"], ceil_mode=a["ceil_mode"])
-    return pooled.to(x.dtype)
-
-
 MOVES: dict[str, Callable[..., Tensor]] = {
     "concat": lambda a, *x: torch.cat(x, 1),
     "select": lambda a, x: take_channels(x, a["index"]),
     "subsample": lambda a, x: x[:, :, :: a["stride"][0], :: a["stride"][1]],
     "pad": lambda a, x: F.pad(x, a["padding"]),
-    "maxpool": _max_pool,
+    "maxpool": lambda a, x: F.max_pool2d(
+        x, a["kernel"], a["stride"], a["padding"], ceil_mode=a["ceil_mode"]
+    ),
     "flatten": lambda a, x: x.flatten(1),
 }
