@@ -73,9 +73,8 @@ class Expected:
         note = runner
         if same < LEAST_AGREEMENT_PERCENT:
             note += f"; another class for more than {100 - LEAST_AGREEMENT_PERCENT} % of the images"
-        most = round(max(MOST_DIFFERENCE_POINTS, 100 / len(self.labels)), 9)  # or a single image
-        if difference > most:
-            note += f"; top-1 {difference:.2f} points away, more than {most:.2g}"
+        if difference > MOST_DIFFERENCE_POINTS:
+            note += f"; top-1 {difference:.2f} points away, more than {MOST_DIFFERENCE_POINTS}"
         return Verdict(note == runner, note, found, same)
 
     def bit_equal(self, logits: np.ndarray, runner: str) -> Verdict:

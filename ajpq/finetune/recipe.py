@@ -138,8 +138,10 @@ class Stage(_Frozen):
             return None if self.mode == "psg" and self.psg.form == "sparse_channels" else self
         method = make_method(self.trainer)
         found = method.keeping_widths()
-        if found is None or found == method:
-            return None if found is None else self
+        if found is None:
+            return None
+        if found == method:
+            return self
         spec = MethodSpec(name=self.trainer.name, params=found.model_dump(exclude_defaults=True))
         return self.model_copy(update={"method": spec})
 

@@ -56,7 +56,7 @@ class GWK(Method):
 
     Attributes:
         bits_per_weight: of the layers with codebooks in the packed file, words included.
-        words: distinct blocks of a layer, at most.
+        words: distinct blocks of a layer, at most, or two for each width that it has.
         blocks_per_word: in a layer of few blocks so many share a centroid on average.
         channels: length of a block where kernels have one tap.
         word_bits: width of the grid that centroids are on; None: that of the row.
