@@ -108,9 +108,18 @@ def training_batches(
 def augmented_images(
     dataset: ajpq_data.Dataset, train: np.ndarray, seed: int, *, count: int, batch_size: int = 128
 ) -> Iterator[Tensor]:
-    """``count`` batches of augmented training images, apart from those of any training."""
+    """The images of :func:`augmented_batches`."""
+    batches = augmented_batches(dataset, train, seed, count=count, batch_size=batch_size)
+    return (images for images, _ in batches)
+
+
+def augmented_batches(
+    dataset: ajpq_data.Dataset, train: np.ndarray, seed: int, *, count: int, batch_size: int = 128
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """``count`` batches of augmented training images with labels, apart from those of any
+    training."""
     batches = training_batches(dataset, train, batch_size, seed + 104729)(0)
-    return (images for images, _ in itertools.islice(batches, count))
+    return itertools.islice(batches, count)
 
 
 def network_of(problem: Problem, policy: CompressionPolicy, weights: CompressedWeights) -> Network:

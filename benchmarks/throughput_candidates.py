@@ -23,13 +23,13 @@ from ajpq.checkpoints import load_tensors
 from ajpq.config.files import load_search_config
 from ajpq.config.schema import SearchConfig
 from ajpq.evaluate import Images
-from ajpq.finetune.recipe import Recipe
+from ajpq.finetune.recipe import Calibration, Recipe
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem
 from ajpq.runs.candidates import CandidateLog
 from ajpq.runs.journal import Journal
 from ajpq.selection.contest import contest
-from ajpq.selection.fidelity import Rival, logits_until_lost
+from ajpq.selection.fidelity import Answers, Rival, falls_short, logits_until_lost
 from ajpq.selection.finalists import validation_images
 from ajpq.selection.judge import judge, judge_against, shared_by_candidates
 from benchmarks.straightforward import judged, largest_inputs
@@ -50,8 +50,8 @@ def candidates(checkpoint: Path, data: str, policies: int, seed: int) -> list[di
     found = _turns(name, problem, recipe, proposals[:COMPARED])
     found["candidate as searched"] = _searched(config, problem, proposals)
     shared = shared_by_candidates(problem, recipe)
-    right = torch.stack([judge_against(problem, recipe, p, None, shared)[1] for p in proposals])
-    wrong, images = decisions(right, config.final[0].keep, seed)
+    answers = [judge_against(problem, recipe, p, None, shared)[1] for p in proposals]
+    wrong, images = decisions(answers, recipe.calibration, config.final[0].keep, seed)
     return [
         *(row(what, name, seconds, "s") for what, seconds in found.items()),
         row("finalists given up", name, wrong, "% of them"),
@@ -138,27 +138,32 @@ def _searched(
         return (time.perf_counter() - started) / len(proposals)
 
 
-def decisions(right: Tensor, keep: int, seed: int) -> tuple[float, float]:
+def decisions(
+    answers: Sequence[Answers], settings: Calibration, keep: int, seed: int
+) -> tuple[float, float]:
     """Percent of those that belong in the finals which are given up, and images per candidate.
 
     Over many random orders of the candidates and of the images.
 
     Args:
-        right: ``[P, N]`` bool: which images each candidate classifies right.
+        answers: of each candidate, to all images.
+        settings: looks at a calibration come after each of its batches.
         keep: as many enter the finals.
     """
     generator = torch.Generator().manual_seed(seed)
+    right = torch.stack([own.right for own in answers])
+    early = torch.stack([own.calibrating for own in answers])
     wrong, worthy, images = 0, 0, 0
     for _ in range(ORDERS):
         candidates = torch.randperm(len(right), generator=generator)
         shown = right[candidates][:, torch.randperm(right.shape[1], generator=generator)]
-        scores = shown.double().mean(1)
+        calibrating, scores = early[candidates], shown.double().mean(1)
         for number in range(len(shown)):
             rival = None
             if number >= keep:
                 last = int(scores[:number].topk(keep).indices[-1])
-                rival = Rival(shown[last])
-            seen = len(logits_until_lost(answers, as_sample(shown[number]), rival))
+                rival = Rival(Answers(shown[last], calibrating[last]))
+            seen = images_seen(shown[number], calibrating[number], settings.batch_size, rival)
             images += seen
             if rival is not None and scores[number] >= scores[last]:
                 worthy += 1
@@ -166,11 +171,19 @@ def decisions(right: Tensor, keep: int, seed: int) -> tuple[float, float]:
     return 100 * wrong / max(worthy, 1), images / (ORDERS * len(right))
 
 
+def images_seen(shown: Tensor, calibrating: Tensor, batch: int, rival: Rival | None) -> int:
+    """Of the sample, by a candidate with these answers."""
+    for count in range(batch, len(calibrating) + 1, batch):
+        if falls_short(rival, Answers(calibrating=calibrating[:count])):
+            return 0
+    return len(logits_until_lost(answered, as_sample(shown), rival, calibrating))
+
+
 def as_sample(right: Tensor) -> Images:
     """A stand-in for images: what the network answers, known before."""
     return Images(torch.stack([right, ~right], 1).float(), torch.zeros(len(right)).long())
 
 
-def answers(known: Tensor) -> Tensor:
+def answered(known: Tensor) -> Tensor:
     """The network of :func:`as_sample`."""
     return known

@@ -18,12 +18,12 @@ from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.tuning import Watch, fine_tune
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, network_of
-from ajpq.selection.fidelity import Rival, falls_short, hoped_for, logits_until_lost
+from ajpq.selection.fidelity import Answers, Rival, falls_short, hoped_for, logits_until_lost
 from ajpq.selection.looks import SHARES, gained, images_of_a_look, look, look_steps
 from ajpq.simulation.ranking import prepare_ranking
 from benchmarks.throughput_candidates import (
     ORDERS,
-    answers,
+    answered,
     as_sample,
     on_all_validation_images,
     random_proposals,
@@ -90,11 +90,11 @@ def decisions(curves: Tensor, keep: int, seed: int) -> tuple[float, float]:
             rival = None
             if number >= keep:
                 last = int(scores[:number].topk(keep).indices[-1])
-                rival = Rival(shown[last, -1])
+                rival = Rival(Answers(shown[last, -1]))
             stopped = given_up_at(curve, rival, gains)
             if stopped is not None:
                 saved += 1 - SHARES[stopped]
-            elif len(logits_until_lost(answers, as_sample(curve[-1]), rival)) == curve.shape[1]:
+            elif len(logits_until_lost(answered, as_sample(curve[-1]), rival)) == curve.shape[1]:
                 gains.append(gained(_looks(curve), curve[-1]))
             if rival is not None and scores[number] >= scores[last]:
                 worthy += 1
@@ -106,8 +106,8 @@ def given_up_at(curve: Tensor, rival: Rival | None, gains: list[tuple[float, ...
     """The look (from 0) at which a candidate is given up, if it is."""
     for number, early in enumerate(_looks(curve)):
         hoped = hoped_for(rival, [each[number] for each in gains], len(early))
-        seen = len(logits_until_lost(answers, as_sample(early), hoped))
-        if falls_short(hoped, early[:seen]):
+        seen = len(logits_until_lost(answered, as_sample(early), hoped))
+        if falls_short(hoped, Answers(early[:seen])):
             return number
     return None
 

@@ -25,7 +25,7 @@ from ajpq.finetune.training import OnState, Snapshot, StageInputs, run_stage
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import (
     Problem,
-    augmented_images,
+    augmented_batches,
     known_scales,
     quantize_of,
     training_batches,
@@ -119,8 +119,13 @@ def _run_stage(
 
 
 def calibration_images(problem: Problem, settings: Calibration) -> Iterator[Tensor]:
-    """The augmented training batches that :func:`calibrated` asks for."""
-    return augmented_images(
+    """The augmented training images that :func:`calibrated` asks for, in batches."""
+    return (images for images, _ in calibration_batches(problem, settings))
+
+
+def calibration_batches(problem: Problem, settings: Calibration) -> Iterator[tuple[Tensor, Tensor]]:
+    """:func:`calibration_images` with their labels."""
+    return augmented_batches(
         problem.dataset,
         problem.split.train,
         problem.seed,
@@ -136,12 +141,16 @@ def calibrated(
     state: State,
     images: Iterable[Tensor],
     prefixes: Prefixes | None = None,
+    go_on: Callable[[int, Tensor], bool] = lambda number, logits: True,
 ) -> CompressedWeights:
     """Give the compressed mode its own BatchNorm statistics and activation ranges.
 
     Both come from augmented training batches. That holds after straight-through training too: its
     running statistics remember the last dozen batches only, which on ResNet-20 costs a fifth of
     the divergence from the uncompressed network. Ranges and widths that training found stand.
+
+    Args:
+        prefixes, go_on: as of :func:`ajpq.simulation.recalibration.recalibrate`.
     """
     graph, latent = problem.graph, {name: state[name] for name in problem.state}
     asked, stored = weight_bits(graph, policy), problem.target.weight_bits
@@ -165,6 +174,7 @@ def calibrated(
         batchnorm_batches=settings.batchnorm_batches,
         range_batches=settings.range_batches,
         prefixes=prefixes,
+        go_on=go_on,
     )
     ranges = learned_ranges(graph, grids, state, ranges)
     asked = {name: asked[name].float() for name in widths}

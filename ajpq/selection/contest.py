@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from torch import Tensor
-
 from ajpq.config.schema import SearchConfig
 from ajpq.evaluate import Metrics
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem
 from ajpq.runs.candidates import CandidateLog
-from ajpq.selection.fidelity import Rival
+from ajpq.selection.fidelity import Answers, Rival
 from ajpq.selection.judge import judge_against, shared_by_candidates
 
 
@@ -33,29 +31,30 @@ def contest(
     than accuracy cannot be told early, and so nothing is given up there.
     """
     told_by_accuracy = config.kl_weight == 0 and config.budget_mode == "hard"
-    right: dict[str, Tensor] = {}
+    answers: dict[str, Answers] = {}
     sample, recipe = problem.search_sample, config.candidate
     shared = shared_by_candidates(problem, recipe)
 
-    def known(policy: CompressionPolicy) -> Tensor:
-        if policy.hash not in right:  # judged before an interruption
-            right[policy.hash] = judge_against(problem, recipe, policy, None, shared)[1]
-        return right[policy.hash]
+    def known(policy: CompressionPolicy) -> Answers:
+        if policy.hash not in answers:  # judged before an interruption
+            answers[policy.hash] = judge_against(problem, recipe, policy, None, shared)[1]
+        return answers[policy.hash]
 
     def rival(budget: Bounds) -> Rival | None:
         if not told_by_accuracy:
             return None
         if config.max_drop is not None:
             assert sample.float_logits is not None
-            return Rival(sample.float_logits.argmax(1) == sample.labels, config.max_drop)
+            right = sample.float_logits.argmax(1) == sample.labels
+            return Rival(Answers(right), config.max_drop)
         last = log.placed(config.final[0].keep, budget.met)
         return None if last is None else Rival(known(last))
 
     def judged(policy: CompressionPolicy, budget: Bounds) -> Metrics:
         gains = log.gains if told_by_accuracy else None
-        metrics, answers = judge_against(problem, recipe, policy, rival(budget), shared, gains)
-        if len(answers) == len(sample.labels):
-            right[policy.hash] = answers
+        metrics, found = judge_against(problem, recipe, policy, rival(budget), shared, gains)
+        if len(found.right) == len(sample.labels):
+            answers[policy.hash] = found
         return metrics
 
     return lambda policy, budget: log.assess(policy, lambda asked: judged(asked, budget))

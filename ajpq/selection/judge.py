@@ -5,23 +5,30 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ajpq.compressed import CompressedWeights
-from ajpq.evaluate import Costs, Images, Metrics, costs_in_loop, measured
+from ajpq.evaluate import Costs, Images, Metrics, costs_in_loop, kl_divergence, measured
 from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import DivergedError
-from ajpq.finetune.tuning import Watch, calibrated, calibration_images, fine_tune
+from ajpq.finetune.tuning import Watch, calibrated, calibration_batches, fine_tune
 from ajpq.policy import CompressionPolicy
-from ajpq.problem import Problem, direct_weights, network_of
+from ajpq.problem import Problem, direct_weights, float_logits, network_of
 from ajpq.selection.executor import Executor, Report
-from ajpq.selection.fidelity import Rival, logits_until_lost, lost_points
+from ajpq.selection.fidelity import (
+    UNSEEN,
+    Answers,
+    Rival,
+    falls_short,
+    logits_until_lost,
+    lost_points,
+)
 from ajpq.selection.looks import Gains, StoppedError, first, gained, looking
 from ajpq.simulation.prefixes import Prefixes
 from ajpq.simulation.ranking import prepare_ranking
+from hw_models.network import Network
 
 # Nats; a network that knows nothing is about 10 away from a confident one.
 _WORST_KL = 20.0
@@ -36,10 +43,17 @@ def judge(problem: Problem, recipe: Recipe, policy: CompressionPolicy) -> Metric
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """What the candidates of one search share: images to calibrate with, and answers to images."""
+    """What the candidates of one search share.
 
-    images: tuple[Tensor, ...]
+    Attributes:
+        batches: images to calibrate with, and their labels.
+        prefixes: answers to images.
+        wanted: of a batch, by its number, what the uncompressed network answers; filled as asked.
+    """
+
+    batches: tuple[tuple[Tensor, Tensor], ...]
     prefixes: Prefixes
+    wanted: dict[int, Tensor] = field(default_factory=dict)
 
 
 def shared_by_candidates(
@@ -52,7 +66,7 @@ def shared_by_candidates(
     """
     if recipe.stages:
         return None
-    return Shared(tuple(calibration_images(problem, recipe.calibration)), Prefixes(most_bytes))
+    return Shared(tuple(calibration_batches(problem, recipe.calibration)), Prefixes(most_bytes))
 
 
 def judge_against(
@@ -62,48 +76,101 @@ def judge_against(
     rival: Rival | None = None,
     shared: Shared | None = None,
     gains: Gains | None = None,
-) -> tuple[Metrics, Tensor]:
+) -> tuple[Metrics, Answers]:
     """:func:`judge`, given up as soon as it is clear that the candidate falls short of ``rival``.
 
     Args:
         gains: what the training of others has brought since they were looked at; None not to look
             at this one. Looks change nothing of one that is not given up.
         shared: what :func:`shared_by_candidates` of the same problem and recipe made; it saves
-            time and changes nothing.
+            time and changes nothing of one that is not given up.
 
     Returns:
-        Metrics, and ``[n]`` bool: which of the first n images are classified right. With fewer
-        than all, top-1 is the rival's minus what was lost on those seen.
+        Metrics, and what is classified right. With fewer images than the whole sample, top-1 is the
+        rival's minus what was lost on all that were seen; with none, the divergence is that on the
+        images of the calibration.
     """
+    shared = shared or shared_by_candidates(problem, recipe, most_bytes=0)
+    if shared is not None:
+        return _judged_untrained(problem, recipe, policy, rival, shared)
     looks: list[Tensor] = []
     watch = Watch(on_state=looking(problem, recipe, policy, rival, gains, looks))
     try:
-        weights = _weights(problem, recipe, policy, shared, watch)
+        weights = fine_tune(problem, policy, recipe, watch)
     except DivergedError:
         # One unlucky candidate must not end the search: it is the worst, at its true cost.
         network = network_of(problem, policy, direct_weights(problem))
         costs = costs_in_loop(network, problem.pricing)
         nothing = torch.zeros(len(problem.search_sample.labels), dtype=torch.bool)
         found = Metrics(**costs.model_dump(), top1_val=0.0, kl=_WORST_KL, images=len(nothing))
-        return found, nothing
+        return found, Answers(nothing)
     except StoppedError as stop:
         costs = costs_in_loop(stop.network, problem.pricing)
-        return _judged(problem.search_sample, costs, stop.logits, rival, stop.hope)
-    network = network_of(problem, policy, weights)
+        return _judged(problem.search_sample, costs, stop.logits, rival, hope=stop.hope)
+    metrics, answers = _shown(problem, network_of(problem, policy, weights), rival)
+    if looks and len(answers.right) == len(problem.search_sample.labels):
+        metrics = metrics.model_copy(update={"gains": gained(looks, answers.right)})
+    return metrics, answers
+
+
+def _judged_untrained(
+    problem: Problem,
+    recipe: Recipe,
+    policy: CompressionPolicy,
+    rival: Rival | None,
+    shared: Shared,
+) -> tuple[Metrics, Answers]:
+    """The answers to its calibration are looked at too."""
+    seen: dict[int, Tensor] = {}  # logits by the number of the batch, in the order of looks
+
+    def calibrating() -> Tensor:
+        return torch.cat([seen[n].argmax(1) == shared.batches[n][1] for n in seen])
+
+    def go_on(number: int, logits: Tensor) -> bool:
+        seen[number] = logits
+        return not falls_short(rival, Answers(calibrating=calibrating()))
+
+    images = [images for images, _ in shared.batches]
+    settings, prefixes = recipe.calibration, shared.prefixes
+    weights = calibrated(problem, policy, settings, problem.state, images, prefixes, go_on)
+    network, early = network_of(problem, policy, weights), Answers(calibrating=calibrating())
+    if not falls_short(rival, early):
+        return _shown(problem, network, rival, early.calibrating, prefixes)
+    assert rival is not None
+    for number in seen.keys() - shared.wanted.keys():
+        shared.wanted[number] = float_logits(problem.graph, problem.state, images[number])
+    kl = kl_divergence(
+        torch.cat([shared.wanted[number] for number in seen]), torch.cat(list(seen.values()))
+    )
+    costs = costs_in_loop(network, problem.pricing)
+    top1 = _expected_top1(rival, early)
+    return Metrics(**costs.model_dump(), top1_val=top1, kl=kl, images=0), early
+
+
+def _shown(
+    problem: Problem,
+    network: Network,
+    rival: Rival | None,
+    calibrating: Tensor = UNSEEN,
+    prefixes: Prefixes | None = None,
+) -> tuple[Metrics, Answers]:
+    """The sample, until it is clear that the candidate falls short."""
     with ThreadPoolExecutor(1) as beside:  # a compiler or simulator in a process of its own
         pricing = beside.submit(costs_in_loop, network, problem.pricing)
-        run = prepare_ranking(network, prefixes=None if shared is None else shared.prefixes)
-        logits = logits_until_lost(run, problem.search_sample, rival)
+        run = prepare_ranking(network, prefixes=prefixes)
+        logits = logits_until_lost(run, problem.search_sample, rival, calibrating)
         costs = pricing.result()
-    metrics, right = _judged(problem.search_sample, costs, logits, rival)
-    if looks and len(right) == len(problem.search_sample.labels):
-        metrics = metrics.model_copy(update={"gains": gained(looks, right)})
-    return metrics, right
+    return _judged(problem.search_sample, costs, logits, rival, calibrating)
 
 
 def _judged(
-    sample: Images, costs: Costs, logits: Tensor, rival: Rival | None, hope: float = 0.0
-) -> tuple[Metrics, Tensor]:
+    sample: Images,
+    costs: Costs,
+    logits: Tensor,
+    rival: Rival | None,
+    calibrating: Tensor = UNSEEN,
+    hope: float = 0.0,
+) -> tuple[Metrics, Answers]:
     """As :func:`judge_against` returns.
 
     Args:
@@ -111,10 +178,15 @@ def _judged(
     """
     seen = first(sample, len(logits))
     metrics, right = measured(costs, logits, seen), logits.argmax(1) == seen.labels
+    answers = Answers(right, calibrating)
     if rival is not None and len(right) < len(sample.labels):
-        top1 = 100 * float(rival.right.double().mean()) - lost_points(rival, right)[0] + hope
-        metrics = metrics.model_copy(update={"top1_val": min(max(top1, 0.0), 100.0)})
-    return metrics.model_copy(update={"images": len(right)}), right
+        top1 = _expected_top1(rival, answers, hope)
+        metrics = metrics.model_copy(update={"top1_val": top1})
+    return metrics.model_copy(update={"images": len(right)}), answers
+
+
+def _expected_top1(rival: Rival, answers: Answers, hope: float = 0.0) -> float:
+    return min(max(rival.top1 - lost_points(rival, answers)[0] + hope, 0.0), 100.0)
 
 
 def judge_many(
@@ -123,7 +195,7 @@ def judge_many(
     policies: Sequence[CompressionPolicy],
     rival: Rival | None = None,
     gains: Gains | None = None,
-) -> list[tuple[Metrics, Tensor]]:
+) -> list[tuple[Metrics, Answers]]:
     """:func:`judge_against` of a whole generation, for searchers that propose several at once.
 
     Which worker judges a candidate changes nothing; how many threads it has may change last bits.
@@ -139,7 +211,7 @@ def _judge_one(
     problem: Problem,
     item: tuple[Recipe, CompressionPolicy, Rival | None, Gains | None],
     report: Report,
-) -> tuple[Metrics, Tensor]:
+) -> tuple[Metrics, Answers]:
     recipe, policy, rival, gains = item
     return judge_against(problem, recipe, policy, rival, _shared_here(problem, recipe), gains)
 
@@ -148,16 +220,3 @@ def _judge_one(
 def _shared_here(problem: Problem, recipe: Recipe) -> Shared | None:
     """In a worker from one candidate to the next, and from one generation to the next."""
     return shared_by_candidates(problem, recipe)
-
-
-def _weights(
-    problem: Problem,
-    recipe: Recipe,
-    policy: CompressionPolicy,
-    shared: Shared | None,
-    watch: Watch,
-) -> CompressedWeights:
-    if shared is None:
-        return fine_tune(problem, policy, recipe, watch)
-    settings = recipe.calibration
-    return calibrated(problem, policy, settings, problem.state, shared.images, shared.prefixes)

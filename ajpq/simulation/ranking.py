@@ -44,12 +44,26 @@ def ranking_step(kernels: Kernels, network: Network, op: Operator) -> Step:
         finish = Quantize(op.activation, out)
         return lambda x: kernels.store(finish(real(x)), out)
     if op.kind == "add" and op.activation in CLAMPS:
-        return kernels.add(op, inputs[0], inputs[1], out)
+        return kernels.add(op, inputs[0], inputs[1], out, spare_input(network, op))
     if op.kind in ("activation", "requantize") and op.attributes.get("function") in CLAMPS:
         return kernels.rescale(op, inputs[0], out)
     if op.kind in GRID_PRESERVING:
         return kernels.move(op, inputs, out)
     return loaded(kernels, step_of(network, op), inputs, out)
+
+
+def spare_input(network: Network, op: Operator) -> int | None:
+    """Which input of an addition may be written over: nobody else reads it, and nobody keeps it.
+
+    That is the later of the two if a layer made it: memory of its own, which was never the only one
+    alive (:mod:`ajpq.simulation.prefixes` keeps those).
+    """
+    made = [o for o in network.operators if o.output in op.inputs]
+    if len(set(op.inputs)) < 2 or not made or made[-1].kind != "conv":
+        return None
+    readers = [edge for o in network.operators for edge in o.inputs]
+    own = made[-1].output
+    return op.inputs.index(own) if readers.count(own) == 1 and own != network.output else None
 
 
 def real_edge(edge: Edge) -> Edge:

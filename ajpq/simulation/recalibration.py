@@ -7,7 +7,8 @@ batch is normalised by its own statistics, which are averaged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from ajpq.compressed import State, batchnorm_buffers
 from ajpq.graph.execute import role_name
 from ajpq.graph.structure import EVERYTHING, GRID_PRESERVING, Graph, Node, nonnegative_edges
 from ajpq.policy import CompressionPolicy
+from ajpq.simulation.batchnorm import normalized_by_itself
 from ajpq.simulation.calibration import clips, magnitude
 from ajpq.simulation.grids import NARROW, ActivationRange, quantize_edge
 from ajpq.simulation.kernels import Kernels, fastest
@@ -47,11 +49,12 @@ def recalibrate(
     range_batches: int,
     kernels: Kernels | None = None,
     prefixes: Prefixes | None = None,
+    go_on: Callable[[int, Tensor], bool] = lambda number, logits: True,
 ) -> tuple[dict[str, Tensor], dict[str, ActivationRange]]:
     """BatchNorm statistics by state-dict name, and the range of every quantized edge.
 
     Channels and edges that are not in the compressed network keep what ``tensors`` and ``ranges``
-    say of them.
+    say of them. Batches that give ranges take longest and run last.
 
     Args:
         tensors: parameters and buffers by state-dict name.
@@ -60,17 +63,20 @@ def recalibrate(
         batches: images ``[N, C, H, W]``, augmented as in training; one after the other, as many as
             the larger of the following two.
         batchnorm_batches: so many give the statistics, which are left as they are if 0.
-        range_batches: so many give the ranges.
+        range_batches: so many, the first, give the ranges.
         prefixes: what networks that begin alike have answered, with the same numbers of batches.
+        go_on: is told the number of the batch that has just run and its logits; after False no
+            other runs, and the results are those of what has been seen.
     """
     kernels = kernels or fastest()
     network = apply_policy(graph, {**tensors, **_identity(graph)}, policy, ranges, quantize)
     kept = kept_by_policy(graph, policy)
     notes: dict[str, Any] = {}  # statistics by state-dict name, magnitudes by edge; of one batch
-    seen: list[dict[str, Any]] = []  # of every batch; magnitudes of those only that give the ranges
+    seen: dict[int, dict[str, Any]] = {}  # of every batch; magnitudes only where ranges are from
+    current = 0
 
     def measuring() -> bool:
-        return len(seen) < range_batches
+        return current < range_batches
 
     def measure(edge: str, values: Tensor) -> None:
         own, domain = network.edges[edge], graph.domains.get(edge, EVERYTHING)
@@ -93,16 +99,29 @@ def recalibrate(
         plain = _plain_step(kernels, network, op, real, normalise)
         steps.append((op, _either(measuring, measured, plain)))
     run = walk(network, steps, kernels.store, prefixes, notes, more)
-    for images in batches:
+    for current, images in _last_first(batches, range_batches):
         notes.clear()
         if measuring():
             measure(network.input, images)
-        run(images)
-        seen.append(dict(notes))
+        logits = run(images)
+        seen[current] = dict(notes)
+        if not go_on(current, logits):
+            break
     return (
-        _buffers(graph, tensors, kept, seen[:batchnorm_batches]),
-        _ranges(graph, ranges, seen[:range_batches], _narrow(network)),
+        _buffers(graph, tensors, kept, _of_first(seen, batchnorm_batches)),
+        _ranges(graph, ranges, _of_first(seen, range_batches), _narrow(network)),
     )
+
+
+def _last_first(batches: Iterable[Tensor], count: int) -> Iterator[tuple[int, Tensor]]:
+    """Number and batch; the first ``count`` of them after all others."""
+    numbered = enumerate(batches)
+    held = list(itertools.islice(numbered, count))
+    return itertools.chain(numbered, held)
+
+
+def _of_first(seen: Mapping[int, dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    return [seen[number] for number in sorted(seen) if number < count]
 
 
 def _identity(graph: Graph) -> dict[str, Tensor]:
@@ -175,10 +194,8 @@ def _normalisation(
         )
 
     def normalise(x: Tensor, unit: float) -> Tensor:
-        mean, variance = torch.zeros(2, x.shape[1])
-        # With a momentum of 1 the running statistics become those of the batch.
-        result = F.batch_norm(x, mean, variance, weight / unit, bias / unit, True, 1.0, eps)
-        for role, value in zip(_STATISTICS, (mean, variance), strict=True):
+        result, *statistics = normalized_by_itself(x, weight / unit, bias / unit, eps)
+        for role, value in zip(_STATISTICS, statistics, strict=True):
             notes[node.parameters[role]] = value
         return result
 

@@ -61,10 +61,11 @@ def walk(
     """
     unread, start = expiring(network), network.edges[network.input]
     keys = [] if prefixes is None else prefix_keys(network, more or {})
+    repeated = frozenset() if prefixes is None else prefixes.repeated(keys)
     found = {} if notes is None else notes
 
     def remember(done: int, values: Mapping[str, Tensor], images: Tensor) -> None:
-        if prefixes is not None and len(values) == 1:
+        if prefixes is not None and len(values) == 1 and keys[done] in repeated:
             ((edge, value),) = values.items()
             prefixes.keep(keys[done], Prefix(edge, value, dict(found), images))
 

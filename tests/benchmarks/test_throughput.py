@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from ajpq.finetune.recipe import Calibration
 from ajpq.policy import uniform_policy
+from ajpq.selection.fidelity import Answers, Rival
 from benchmarks import throughput, throughput_candidates, throughput_parts, throughput_tuned
 from benchmarks.straightforward import judged, largest_inputs, on_grid
 from tests.modules import build, images, minmax
@@ -65,12 +67,23 @@ def test_bars_compare_figures_of_one_run(slower):
 
 def test_decisions_count_candidates_that_would_have_been_finalists():
     """Where all are equally good on all images nothing is given up; clear losers are, rightly."""
-    same = torch.ones(6, 1000, dtype=torch.bool)
-    assert throughput_candidates.decisions(same, 2, 0) == (0.0, 1000.0)
-    steps = torch.arange(1000) < torch.linspace(900, 100, 6)[:, None]
-    wrong, images = throughput_candidates.decisions(steps, 2, 0)
+    settings = Calibration(batchnorm_batches=2, range_batches=1, batch_size=100)
+    same = [Answers(torch.ones(1000, dtype=torch.bool))] * 6
+    assert throughput_candidates.decisions(same, settings, 2, 0) == (0.0, 1000.0)
+    shares = torch.linspace(900, 100, 6)
+    steps = [torch.arange(1000) < share for share in shares]
+    wrong, images = throughput_candidates.decisions([Answers(own) for own in steps], settings, 2, 0)
     assert wrong == 0.0
     assert images < 700
+    early = [
+        Answers(own, torch.arange(200) < share / 5)
+        for own, share in zip(steps, shares, strict=True)
+    ]
+    wrong, fewer = throughput_candidates.decisions(early, settings, 2, 0)
+    assert wrong == 0.0
+    assert fewer < images
+    everything_or_nothing = fewer * len(early) * throughput_candidates.ORDERS / 1000
+    assert everything_or_nothing == pytest.approx(round(everything_or_nothing))
 
 
 def curves(rng, finals, gains):
@@ -105,7 +118,7 @@ def test_nobody_is_given_up_before_it_is_known_what_training_brings():
     rng = np.random.default_rng(2)
     finals = np.where(np.arange(9) < 3, 0.95, 0.1)
     found = curves(rng, finals, np.full(9, 0.02))
-    rival = throughput_tuned.Rival(found[0, -1])
+    rival = Rival(Answers(found[0, -1]))
     gains = [(2.0, 1.0)] * 7
     assert throughput_tuned.given_up_at(found[5], rival, gains) is None
     assert throughput_tuned.given_up_at(found[5], rival, [*gains, (2.0, 1.0)]) == 0

@@ -9,7 +9,7 @@ from ajpq.base import build_problem
 from ajpq.config.schema import ProblemConfig
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
 from ajpq.selection.executor import InProcess, worker_processes
-from ajpq.selection.fidelity import Rival
+from ajpq.selection.fidelity import Answers, Rival
 from ajpq.selection.judge import judge_against, judge_many
 
 SHORT = Calibration(batchnorm_batches=1, range_batches=1, batch_size=64)
@@ -35,9 +35,10 @@ def test_a_generation_is_judged_as_its_members_are_wherever_it_is(problem):
             for executor in (InProcess(problem), workers):
                 found = judge_many(executor, recipe, policies, rival)
                 assert [metrics for metrics, _ in found] == [metrics for metrics, _ in alone]
-                for (_, right), (_, expected) in zip(found, alone, strict=True):
-                    assert torch.equal(right, expected)
+                for (_, own), (_, expected) in zip(found, alone, strict=True):
+                    assert torch.equal(own.right, expected.right)
+                    assert torch.equal(own.calibrating, expected.calibrating)
 
 
 def _all_right(problem):
-    return Rival(torch.ones(len(problem.search_sample.labels), dtype=torch.bool))
+    return Rival(Answers(torch.ones(len(problem.search_sample.labels), dtype=torch.bool)))

@@ -59,6 +59,8 @@ def test_a_candidate_goes_on_where_it_begins_to_differ():
     networks = [apply_policy(graph, tensors, p, found, QUANTIZE) for p in (first, late, early)]
     memory = Prefixes(1 << 30)
     prepare_ranking(networks[0], prefixes=memory)(x)
+    assert memory.nbytes == 0  # nothing else has begun like that
+    prepare_ranking(networks[0], prefixes=memory)(x)
     skipped = [memory.longest(prefix_keys(network, {}), x) for network in networks]
     operators = len(networks[0].operators)
     assert skipped[0][0] == operators
@@ -97,6 +99,15 @@ def test_channels_with_equal_codes_are_told_apart_by_their_batchnorm():
         )
         assert alone[1] == together[1]
         assert all(torch.equal(value, together[0][key]) for key, value in alone[0].items())
+
+
+def test_what_has_come_before_is_told_from_what_is_new():
+    memory = Prefixes(1000)
+    assert memory.repeated([b"a", b"b", b"c"]) == frozenset()
+    assert memory.repeated([b"a", b"b", b"d"]) == {b"a", b"b"}
+    assert memory.repeated([b"d"]) == {b"d"}
+    memory.repeated([str(number).encode() for number in range(1 << 14)])
+    assert memory.repeated([b"a"]) == frozenset()
 
 
 def test_memory_is_bounded_and_what_was_used_last_stays():

@@ -102,6 +102,40 @@ def test_ranges_come_from_the_first_batches_alone():
     assert any(not torch.equal(alone[name], all_of_them[name]) for name in alone)
 
 
+def test_it_ends_where_it_is_told_to_and_knows_what_it_has_seen():
+    """Batches that give ranges run last, and change nothing by that."""
+    graph, tensors, policy, found, quantize = case("option_a", (4, 8))
+    batches = [images(8, seed) for seed in range(4)]
+
+    def measured(batches, go_on, **counts):
+        order = []
+
+        def asked(number, logits):
+            order.append((number, logits))
+            return go_on(number)
+
+        results = recalibrate(
+            graph, tensors, policy, found, quantize, batches, go_on=asked, **counts
+        )
+        return order, *results
+
+    counts = {"batchnorm_batches": 4, "range_batches": 2}
+    order, whole, ranges_whole = measured(batches, lambda number: True, **counts)
+    assert [number for number, _ in order] == [2, 3, 0, 1]
+    assert all(len(logits) == 8 for _, logits in order)
+    order, part, ranges_part = measured(batches, lambda number: number != 2, **counts)
+    assert [number for number, _ in order] == [2]
+    single = {"batchnorm_batches": 1, "range_batches": 1}
+    _, alone, ranges_alone = measured(batches[2:3], lambda number: True, **single)
+    assert all(torch.allclose(part[name], alone[name], atol=1e-4) for name in alone)
+    assert any(not torch.equal(part[name], whole[name]) for name in whole)
+    assert {name: own.maximum for name, own in ranges_part.items()} == {
+        name: own.maximum for name, own in found.items()
+    }
+    assert ranges_alone != ranges_part
+    assert ranges_whole != ranges_part
+
+
 def test_without_batches_for_statistics_they_stay():
     graph, tensors, policy, found, quantize = case("option_a", (4, 8))
     buffers, _ = recalibrate(

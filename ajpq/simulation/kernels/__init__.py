@@ -50,8 +50,14 @@ class Kernels(Protocol):
         """Codes onto another grid, through a clamping function or none, stored to stored."""
         ...
 
-    def add(self, op: Operator, left: Edge, right: Edge, out: Edge) -> Step:
-        """An ``add`` with a clamping activation or none, stored to stored."""
+    def add(
+        self, op: Operator, left: Edge, right: Edge, out: Edge, spare: int | None = None
+    ) -> Step:
+        """An ``add`` with a clamping activation or none, stored to stored.
+
+        Args:
+            spare: which of the two (0 or 1) may be written over; None: neither.
+        """
         ...
 
     def move(self, op: Operator, inputs: Sequence[Edge], out: Edge) -> Step:

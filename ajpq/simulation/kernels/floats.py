@@ -77,7 +77,9 @@ class FloatKernels:
         done = finish(op.attributes.get("function"), out)
         return lambda x: done(x * factor)
 
-    def add(self, op: Operator, left: Edge, right: Edge, out: Edge) -> Callable[..., Tensor]:
+    def add(
+        self, op: Operator, left: Edge, right: Edge, out: Edge, spare: int | None = None
+    ) -> Callable[..., Tensor]:
         """Each side in steps of the output's grid."""
         first, second = (step_size(edge) / step_size(out) for edge in (left, right))
         done = finish(op.activation, out)

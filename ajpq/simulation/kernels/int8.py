@@ -42,7 +42,7 @@ def _zero(edge: Edge) -> int:
 class Int8Kernels:
     """An edge of codes is kept as uint8, signed codes shifted by 128."""
 
-    images_at_once = 256
+    images_at_once = 512
 
     def __init__(self) -> None:
         self._floats = FloatKernels()
@@ -81,10 +81,15 @@ class Int8Kernels:
         step = self._floats.rescale(op, source, out)
         return lambda x: self.store(step(self.load(x, source)), out)
 
-    def add(self, op: Operator, left: Edge, right: Edge, out: Edge) -> Step:
-        """The same with ``left``, to whose sums oneDNN adds ``right``."""
+    def add(
+        self, op: Operator, left: Edge, right: Edge, out: Edge, spare: int | None = None
+    ) -> Step:
+        """The same with one side, to whose sums oneDNN adds the other, in the other's place."""
+        if spare == 0:
+            swapped = self.add(op, right, left, out, 1)
+            return lambda x, y: swapped(y, x)
         if _by_convolution(left, out) and right.bits != FLOAT_BITS:
-            return _addition(op, left, right, out)
+            return _addition(op, left, right, out, overwrite=spare == 1)
         step = self._floats.add(op, left, right, out)
         return lambda x, y: self.store(step(self.load(x, left), self.load(y, right)), out)
 
@@ -154,7 +159,7 @@ def _convolution(op: Operator, source: Edge, out: Edge) -> Step:
     return lambda x: _conv(x, *given, *rounded)
 
 
-def _addition(op: Operator, left: Edge, right: Edge, out: Edge) -> Step:
+def _addition(op: Operator, left: Edge, right: Edge, out: Edge, *, overwrite: bool) -> Step:
     same = replace(op, weights=_same(out.shape[0]), attributes=_POINTWISE)
     given, geometry = _packed(same, left), _geometry(same)
     rounded = (out.scale, _zero(out), torch.uint8)
@@ -162,7 +167,7 @@ def _addition(op: Operator, left: Edge, right: Edge, out: Edge) -> Step:
     low, high = (round(end) + _zero(out) for end in clamp_range(op.activation, out))
 
     def add(x: Tensor, y: Tensor) -> Tensor:
-        sums: Tensor = y.clone(memory_format=torch.channels_last)  # oneDNN writes over them
+        sums = y if overwrite else y.clone(memory_format=torch.channels_last)
         _conv_added(x, *given, sums, None, *geometry, *rounded, *summed)
         return sums if (low, high) == (0, 255) else sums.clamp_(low, high)
 
