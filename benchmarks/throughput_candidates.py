@@ -141,9 +141,11 @@ def _searched(
 def decisions(
     answers: Sequence[Answers], settings: Calibration, keep: int, seed: int
 ) -> tuple[float, float]:
-    """Percent of those that belong in the finals which are given up, and images per candidate.
+    """Percent of those that belong in the finals which are given up, and images of the sample per
+    candidate.
 
-    Over many random orders of the candidates and of the images.
+    Over many random orders of the candidates and of the sample; calibration has one order, as in
+    every search of a seed.
 
     Args:
         answers: of each candidate, to all images.

@@ -195,8 +195,8 @@ def _range(path: Path, edge: str, value: Tensor) -> ActivationRange:
 def save_pareto(path: Path, candidates: list[dict[str, Any]]) -> None:
     """One row per candidate of the journal; ``on_front`` marks the best trade-offs.
 
-    A candidate that was given up after part of the ``images`` has an estimated accuracy and is on
-    no front.
+    A candidate that was given up after part of the ``images``, or before the first of them, has an
+    estimated accuracy and is on no front.
     """
     rows = [
         {

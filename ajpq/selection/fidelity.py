@@ -30,10 +30,11 @@ from torch import Tensor
 from ajpq.evaluate import Images
 
 _FIRST_LOOK = 128
-# One-sided, of the normal distribution: two percent at each look, half a percent in the midst of a
-# training, where what is still to come is not known for sure either.
-_DEVIATIONS = 2.05
-_DEVIATIONS_IN_TRAINING = 2.58
+# One-sided, of the normal distribution: half a percent at each look, two percent where calibrations
+# are compared too. There a wrong decision costs a candidate that is quickly replaced; elsewhere a
+# training, or the border of a walk.
+_DEVIATIONS = 2.58
+_DEVIATIONS_CALIBRATING = 2.05
 # So many candidates have to be trained in full before one is given up in the midst of it.
 ENOUGH_GAINS = 8
 
@@ -62,12 +63,15 @@ class Rival:
     Attributes:
         answers: of it to the whole sample, and to all calibration images or to none.
         allowed: points of top-1 that a candidate may be worse.
-        deviations: how far below the mean the interval reaches, in standard deviations.
     """
 
     answers: Answers
     allowed: float = 0.0
-    deviations: float = _DEVIATIONS
+
+    @property
+    def deviations(self) -> float:
+        """How far below the mean the interval reaches, in standard deviations."""
+        return _DEVIATIONS_CALIBRATING if len(self.answers.calibrating) else _DEVIATIONS
 
     @property
     def top1(self) -> float:
@@ -132,7 +136,7 @@ def hoped_for(rival: Rival | None, gains: Sequence[float], count: int) -> Rival 
     if rival is None or len(gains) < ENOUGH_GAINS:
         return None
     seen = Answers(rival.answers.right[:count])
-    return Rival(seen, rival.allowed + max(0.0, *gains), _DEVIATIONS_IN_TRAINING)
+    return Rival(seen, rival.allowed + max(0.0, *gains))
 
 
 def falls_short(rival: Rival | None, answers: Answers) -> bool:

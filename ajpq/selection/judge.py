@@ -83,7 +83,7 @@ def judge_against(
         gains: what the training of others has brought since they were looked at; None not to look
             at this one. Looks change nothing of one that is not given up.
         shared: what :func:`shared_by_candidates` of the same problem and recipe made; it saves
-            time and changes nothing of one that is not given up.
+            time and changes nothing.
 
     Returns:
         Metrics, and what is classified right. With fewer images than the whole sample, top-1 is the

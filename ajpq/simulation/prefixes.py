@@ -2,8 +2,8 @@
 
 Candidates that differ in late layers only, as those of a local search do, share the early ones. At
 every point where a single edge is alive, such as between the blocks of a ResNet, its values are
-kept under a hash of everything that they were computed from, if another network has come as far
-with the same hash before. (To keep those of networks that nothing else begins like takes 8 % of a
+kept under a hash of everything that they were computed from, if a network that was prepared before
+has the same hash there. (To keep those of networks that nothing else begins like takes 8 % of a
 candidate's time: memory that is never the same again.)
 """
 
@@ -18,6 +18,8 @@ from typing import Any
 from torch import Tensor
 
 from hw_models.network import Network, Operator
+
+_MOST_HASHES = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +38,6 @@ class Prefix:
     images: Tensor
 
 
-_MOST_HASHES = 1 << 14
-
-
 class Prefixes:
     """The most recently used prefixes, up to ``most_bytes`` of values."""
 
@@ -48,7 +47,7 @@ class Prefixes:
         self._met: OrderedDict[bytes, None] = OrderedDict()
 
     def repeated(self, keys: Sequence[bytes]) -> frozenset[bytes]:
-        """Which of a network's keys another had before it: their prefixes are worth keeping."""
+        """Which of a network's keys one before it had too: their prefixes are worth keeping."""
         known = frozenset(key for key in keys if key in self._met)
         for key in keys:
             self._met[key] = None

@@ -35,7 +35,7 @@ def prepare_ranking(
 
 
 def ranking_step(kernels: Kernels, network: Network, op: Operator) -> Step:
-    """One operator, between edges that ``kernels`` keeps."""
+    """One operator, between edges that ``kernels`` keeps; may write over its spare input."""
     inputs, out = [network.edges[edge] for edge in op.inputs], network.edges[op.output]
     if op.kind in ("conv", "linear"):
         if op.activation in CLAMPS:

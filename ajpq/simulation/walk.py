@@ -17,7 +17,9 @@ from hw_models.network import Edge, Network, Operator
 _MOST_ELEMENTS = 2**24  # of an edge at a time
 
 Step = Callable[..., Tensor]
-"""What the inputs of an operator hold -> what its output holds; leaves the inputs alone."""
+"""What the inputs of an operator hold -> what its output holds.
+
+Leaves the inputs alone but for the one that :func:`ajpq.simulation.ranking.spare_input` names."""
 
 
 def run_steps(

@@ -30,7 +30,10 @@ def test_a_generation_is_judged_as_its_members_are_wherever_it_is(problem):
     policies = [problem.uniform(bits) for bits in (8, 3, 2)]
     problem.codes  # noqa: B018  a function that cannot be sent, made when it is first asked for
     with worker_processes(dataclasses.replace(problem), 2, 1) as workers:
-        for recipe, rival in ((DIRECT, None), (TRAINED, None), (DIRECT, _all_right(problem))):
+        best = Rival(judge_against(problem, DIRECT, policies[0])[1])
+        assert judge_against(problem, DIRECT, policies[-1], best)[0].images == 0
+        everyone = _all_right(problem)
+        for recipe, rival in ((DIRECT, None), (TRAINED, None), (DIRECT, everyone), (DIRECT, best)):
             alone = [judge_against(problem, recipe, policy, rival) for policy in policies]
             for executor in (InProcess(problem), workers):
                 found = judge_many(executor, recipe, policies, rival)

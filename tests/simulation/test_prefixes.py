@@ -106,7 +106,7 @@ def test_what_has_come_before_is_told_from_what_is_new():
     assert memory.repeated([b"a", b"b", b"c"]) == frozenset()
     assert memory.repeated([b"a", b"b", b"d"]) == {b"a", b"b"}
     assert memory.repeated([b"d"]) == {b"d"}
-    memory.repeated([str(number).encode() for number in range(1 << 14)])
+    memory.repeated([str(number).encode() for number in range(1 << 16)])
     assert memory.repeated([b"a"]) == frozenset()
 
 

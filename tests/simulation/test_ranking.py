@@ -12,9 +12,10 @@ from ajpq.apply import apply_policy
 from ajpq.evaluate import kl_divergence
 from ajpq.reference import simulate
 from ajpq.simulation.kernels import FloatKernels, Int8Kernels, int8_in_hardware
+from ajpq.simulation.kernels.int8 import MOST_CHANNELS
 from ajpq.simulation.operators import operator_module
-from ajpq.simulation.ranking import prepare_ranking
-from hw_models.network import FLOAT_BITS, Edge, Operator, Weights
+from ajpq.simulation.ranking import prepare_ranking, spare_input
+from hw_models.network import FLOAT_BITS, Edge, Network, Operator, Weights
 from tests.modules import NETWORKS, images, minmax, random_policy, ranges, traced
 
 torch.set_num_threads(1)
@@ -114,6 +115,46 @@ def test_weights_laid_out_for_their_input_give_the_same_bits(channels, monkeypat
     assert torch.equal(found, Int8Kernels().layer(op, source, out)(x))
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_only_what_nobody_else_reads_is_written_over(name):
+    """Of a block's two ends the layer's own, never the shortcut."""
+    network = compressed(name)
+    makers, found = {op.output: op for op in network.operators}, 0
+    for op in network.operators:
+        if op.kind == "add" and (spare := spare_input(network, op)) is not None:
+            edge, found = op.inputs[spare], found + 1
+            assert makers[edge].kind == "conv"
+            assert [o.name for o in network.operators if edge in o.inputs] == [op.name]
+            other = op.inputs[1 - spare]
+            places = [o.output for o in network.operators]
+            assert other == network.input or places.index(other) < places.index(edge)
+    assert found > 0 or name != "option_a"
+
+
+def test_both_ends_of_a_residual_block_are_told_apart():
+    edges = {n: Edge(n, (4, 6, 6), 8, False, 0.5) for n in ("image", "x", "y", "z", "out")}
+
+    def network(*added, kind="conv", more=()):
+        operators = (
+            Operator("first", "conv", ("image",), "x"),
+            Operator("second", kind, ("x",), "y"),
+            Operator("sum", "add", added, "z"),
+            *more,
+        )
+        return Network("block", "image", operators[-1].output, edges, operators)
+
+    for order, own in ((("x", "y"), 1), (("y", "x"), 0)):
+        block = network(*order)
+        assert spare_input(block, block.operators[2]) == own
+    reads_again = Operator("late", "add", ("y", "z"), "out")
+    for net in (
+        network("y", "y"),
+        network("x", "y", kind="select"),
+        network("x", "y", more=(reads_again,)),
+    ):
+        assert spare_input(net, net.operators[2]) is None
+
+
 @pytest.mark.skipif(not int8_in_hardware(), reason="no convolution of bytes here")
 @pytest.mark.parametrize("signs", itertools.product((False, True), repeat=3))
 @pytest.mark.parametrize(
@@ -140,6 +181,11 @@ def test_bytes_are_added_and_put_on_other_grids_as_the_reference_does(signs, sha
     add = Operator("sum", "add", ("x", "y"), "out", {}, None, function)
     expected = operator_module(add, edges[:2], out)(*codes)
     assert torch.equal(way.load(way.add(add, left, right, out)(*stored), out), expected)
+    for spare in (0, 1):
+        own = [x.clone() for x in stored]
+        assert torch.equal(way.load(way.add(add, left, right, out, spare)(*own), out), expected)
+        assert torch.equal(own[1 - spare], stored[1 - spare])
+        assert torch.equal(own[spare], stored[spare]) == (shape[0] > MOST_CHANNELS)
     twice = Operator("sum", "add", ("x", "x"), "out", {}, None, function)
     expected = operator_module(twice, [left, left], out)(codes[0], codes[0])
     assert torch.equal(way.load(way.add(twice, left, left, out)(*stored[:1] * 2), out), expected)

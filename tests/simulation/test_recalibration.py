@@ -134,6 +134,14 @@ def test_it_ends_where_it_is_told_to_and_knows_what_it_has_seen():
     }
     assert ranges_alone != ranges_part
     assert ranges_whole != ranges_part
+    each = [measured([batch], lambda number: True, **single)[1] for batch in batches]
+    for name, value in whole.items():
+        mean = sum(own[name].float() for own in each) / 4
+        assert torch.allclose(value.float(), mean, rtol=1e-3, atol=1e-3)
+    more = {"batchnorm_batches": 1, "range_batches": 2}
+    order, few, _ = measured(batches[:2], lambda number: True, **more)
+    assert [number for number, _ in order] == [0, 1]
+    assert all(torch.allclose(few[name], each[0][name]) for name in few)
 
 
 def test_without_batches_for_statistics_they_stay():

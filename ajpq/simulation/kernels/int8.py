@@ -19,7 +19,7 @@ from hw_models.network import FLOAT_BITS, Edge, Operator, Weights
 
 _UNROUNDED: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
 _POINTWISE = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
-_MOST_CHANNELS = 256  # which a convolution that mixes none may have: it multiplies them all
+MOST_CHANNELS = 256  # which a convolution that mixes none may have: it multiplies them all
 
 Step = Callable[..., Tensor]
 
@@ -115,7 +115,7 @@ def _by_convolution(source: Edge, out: Edge) -> bool:
     return (
         FLOAT_BITS not in (source.bits, out.bits)
         and len(out.shape) == 3
-        and out.shape[0] <= _MOST_CHANNELS
+        and out.shape[0] <= MOST_CHANNELS
     )
 
 
@@ -167,7 +167,12 @@ def _addition(op: Operator, left: Edge, right: Edge, out: Edge, *, overwrite: bo
     low, high = (round(end) + _zero(out) for end in clamp_range(op.activation, out))
 
     def add(x: Tensor, y: Tensor) -> Tensor:
-        sums = y if overwrite else y.clone(memory_format=torch.channels_last)
+        # oneDNN writes over them, and wants this layout.
+        sums = (
+            y.contiguous(memory_format=torch.channels_last)
+            if overwrite
+            else y.clone(memory_format=torch.channels_last)
+        )
         _conv_added(x, *given, sums, None, *geometry, *rounded, *summed)
         return sums if (low, high) == (0, 255) else sums.clamp_(low, high)
 
