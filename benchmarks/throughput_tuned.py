@@ -107,7 +107,7 @@ def given_up_at(curve: Tensor, rival: Rival | None, gains: list[tuple[float, ...
     for number, early in enumerate(_looks(curve)):
         hoped = hoped_for(rival, [each[number] for each in gains], len(early))
         seen = len(logits_until_lost(answered, as_sample(early), hoped))
-        if falls_short(hoped, Answers(early[:seen])):
+        if falls_short(hoped, early[:seen]):
             return number
     return None
 

@@ -21,7 +21,7 @@ from ajpq.selection.fidelity import (
     UNSEEN,
     Answers,
     Rival,
-    falls_short,
+    falls_short_calibrating,
     logits_until_lost,
     lost_points,
 )
@@ -87,7 +87,7 @@ def judge_against(
 
     Returns:
         Metrics, and what is classified right. With fewer images than the whole sample, top-1 is the
-        rival's minus what was lost on all that were seen; with none, the divergence is that on the
+        rival's minus what was lost on those seen; with none, it and the divergence are told by the
         images of the calibration.
     """
     shared = shared or shared_by_candidates(problem, recipe, most_bytes=0)
@@ -128,13 +128,13 @@ def _judged_untrained(
 
     def go_on(number: int, logits: Tensor) -> bool:
         seen[number] = logits
-        return not falls_short(rival, Answers(calibrating=calibrating()))
+        return not falls_short_calibrating(rival, calibrating())
 
     images = [images for images, _ in shared.batches]
     settings, prefixes = recipe.calibration, shared.prefixes
     weights = calibrated(problem, policy, settings, problem.state, images, prefixes, go_on)
     network, early = network_of(problem, policy, weights), Answers(calibrating=calibrating())
-    if not falls_short(rival, early):
+    if not falls_short_calibrating(rival, early.calibrating):
         return _shown(problem, network, rival, early.calibrating, prefixes)
     assert rival is not None
     for number in seen.keys() - shared.wanted.keys():
@@ -143,7 +143,8 @@ def _judged_untrained(
         torch.cat([shared.wanted[number] for number in seen]), torch.cat(list(seen.values()))
     )
     costs = costs_in_loop(network, problem.pricing)
-    top1 = _expected_top1(rival, early)
+    lost = lost_points(rival.answers.calibrating, early.calibrating)[0]
+    top1 = _expected_top1(rival, lost)
     return Metrics(**costs.model_dump(), top1_val=top1, kl=kl, images=0), early
 
 
@@ -158,7 +159,7 @@ def _shown(
     with ThreadPoolExecutor(1) as beside:  # a compiler or simulator in a process of its own
         pricing = beside.submit(costs_in_loop, network, problem.pricing)
         run = prepare_ranking(network, prefixes=prefixes)
-        logits = logits_until_lost(run, problem.search_sample, rival, calibrating)
+        logits = logits_until_lost(run, problem.search_sample, rival)
         costs = pricing.result()
     return _judged(problem.search_sample, costs, logits, rival, calibrating)
 
@@ -180,13 +181,13 @@ def _judged(
     metrics, right = measured(costs, logits, seen), logits.argmax(1) == seen.labels
     answers = Answers(right, calibrating)
     if rival is not None and len(right) < len(sample.labels):
-        top1 = _expected_top1(rival, answers, hope)
+        top1 = _expected_top1(rival, lost_points(rival.answers.right, right)[0] - hope)
         metrics = metrics.model_copy(update={"top1_val": top1})
     return metrics.model_copy(update={"images": len(right)}), answers
 
 
-def _expected_top1(rival: Rival, answers: Answers, hope: float = 0.0) -> float:
-    return min(max(rival.top1 - lost_points(rival, answers)[0] + hope, 0.0), 100.0)
+def _expected_top1(rival: Rival, lost: float) -> float:
+    return min(max(rival.top1 - lost, 0.0), 100.0)
 
 
 def judge_many(

@@ -15,7 +15,7 @@ from ajpq.finetune.training import OnState
 from ajpq.finetune.tuning import calibrated, calibration_images
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, network_of
-from ajpq.selection.fidelity import Answers, Rival, falls_short, hoped_for, logits_until_lost
+from ajpq.selection.fidelity import Rival, falls_short, hoped_for, logits_until_lost
 from ajpq.simulation.ranking import prepare_ranking
 from hw_models.network import Network
 
@@ -95,7 +95,7 @@ def looking(
         hoped = hoped_for(rival, since, count)
         network, logits = look(problem, recipe, policy, state(), count, hoped)
         right = logits.argmax(1) == problem.search_sample.labels[: len(logits)]
-        if falls_short(hoped, Answers(right)):
+        if falls_short(hoped, right):
             raise StoppedError(network, logits, median(since))
         seen.append(right)
 

@@ -51,6 +51,7 @@ def test_bars_compare_figures_of_one_run(slower):
         ("candidate on all validation images", "resnet20"): 3.0 * slower,
         ("candidate as searched", "resnet20"): 1.0 * slower,
         ("finalists given up", "resnet20"): 1.5 * slower,
+        ("finalists given up, near chance", "resnet20"): 1.5 * slower,
         ("tuned finalists given up", "resnet20"): 1.5 * slower,
         ("episode", "resnet20"): 1.0,
         ("episode outside evaluation", "resnet20"): 0.09 * slower,
