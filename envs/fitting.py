@@ -7,7 +7,8 @@ channels, so that behind the last common step that fits some bytes are left over
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from envs.task import CompressionTask
 
 # A candidate that leaves more of a budget unused says nothing about what could be had for it.
 _USED = 0.93
+# So often guesses say what to ask next, each time better.
+_LOOKS = 3
 
 
 def uses_the_budget(task: CompressionTask, costs: Costs) -> bool:
@@ -44,6 +47,15 @@ def _small_enough(task: CompressionTask, policy: CompressionPolicy) -> bool:
     return task.packed_bytes(policy) <= most
 
 
+def seems_to_fit(task: CompressionTask, policy: CompressionPolicy) -> bool:
+    """:func:`fits`, where the target is slow to ask as far as its guesses go."""
+    if task.guess is None:
+        return fits(task, policy)
+    latency, bound = task.guess(policy), task.budget.bounds.get("latency")
+    most = np.inf if bound is None else bound * (1 - task.margin) * task.budget.reference["latency"]
+    return (latency is None or latency <= most) and _small_enough(task, policy)
+
+
 def spent(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
     """``settings [L, K]`` that keep a budget, with layers a step wider as long as they still do.
 
@@ -53,17 +65,46 @@ def spent(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
     """
     if not task.ladders or not task.budget.bounds or task.budget.max_drop is not None:
         return settings
-    column, found = task.knobs.names.index("bits"), [settings]
-    steps = {layer: _next_step(task, settings, layer) for layer in range(len(settings))}
-    while offered := {layer: step for layer, step in steps.items() if step is not None}:
-        layer, step = max(offered.items(), key=lambda item: item[1].worth)
-        wider = found[-1].copy()
-        wider[layer, column] = step.setting
-        steps[layer] = None
-        if _seems_to_fit(task, task.policy(wider)):
-            found.append(wider)
-            steps[layer] = _next_step(task, wider, layer)
+    found, open_layers, run = [settings], list(range(len(settings))), 1
+    wider = _widened(task, settings)
+    # Steps only add to costs: where the last of several fits, those before it do.
+    while steps := wider(found[-1], open_layers, run):
+        if seems_to_fit(task, task.policy(steps[-1])):
+            found += steps
+            run *= 2
+        elif len(steps) > 1:
+            run = len(steps) // 2
+        else:
+            open_layers.remove(int((steps[0] != found[-1]).any(1).argmax()))
     return _last_that_fits(task, found)
+
+
+def _widened(
+    task: CompressionTask, settings: np.ndarray
+) -> Callable[[np.ndarray, Sequence[int], int], list[np.ndarray]]:
+    """A function of settings that differ from ``settings`` in widths, of layers and of a number:
+    what the next so many steps of these layers lead to, one after the other."""
+    column = task.knobs.names.index("bits")
+
+    @functools.cache
+    def step(layer: int, setting: float) -> _Step | None:
+        values = with_sparsity_of(settings[layer], settings[task.leaders[layer]])
+        values[column] = setting
+        return _next_step(task, layer, values)
+
+    def wider(now: np.ndarray, layers: Sequence[int], count: int) -> list[np.ndarray]:
+        found: list[np.ndarray] = []
+        for _ in range(count):
+            offered = [(own, layer) for layer in layers if (own := step(layer, now[layer, column]))]
+            if not offered:
+                break
+            best, layer = max(offered, key=lambda offer: offer[0].worth)
+            now = now.copy()
+            now[layer, column] = best.setting
+            found.append(now)
+        return found
+
+    return wider
 
 
 def _last_that_fits(task: CompressionTask, found: Sequence[np.ndarray]) -> np.ndarray:
@@ -76,18 +117,18 @@ def _last_that_fits(task: CompressionTask, found: Sequence[np.ndarray]) -> np.nd
     def too_much(settings: np.ndarray) -> bool:
         return not fits(task, task.policy(settings))
 
-    if task.guess is None or len(found) == 1 or not too_much(found[-1]):
-        return found[-1]
-    return found[bisect.bisect(found[1:-1], 0, key=too_much)]
+    def seems_too_much(settings: np.ndarray) -> bool:
+        return not seems_to_fit(task, task.policy(settings))
 
-
-def _seems_to_fit(task: CompressionTask, policy: CompressionPolicy) -> bool:
-    """:func:`fits`, where the target is slow to ask as far as its guesses go."""
     if task.guess is None:
-        return fits(task, policy)
-    latency, bound = task.guess(policy), task.budget.bounds.get("latency")
-    most = np.inf if bound is None else bound * (1 - task.margin) * task.budget.reference["latency"]
-    return (latency is None or latency <= most) and _small_enough(task, policy)
+        return found[-1]
+    last = len(found) - 1
+    for _ in range(_LOOKS):
+        if last == 0 or not too_much(found[last]):
+            return found[last]
+        # The answer has corrected the guesses.
+        last = bisect.bisect(found[1:last], 0, key=seems_too_much)
+    return found[bisect.bisect(found[1 : last + 1], 0, key=too_much)]
 
 
 @dataclass(frozen=True)
@@ -103,10 +144,13 @@ class _Step:
     worth: float
 
 
-def _next_step(task: CompressionTask, settings: np.ndarray, layer: int) -> _Step | None:
-    """The least widening that gains anything; None where a layer is as wide as it gets."""
+def _next_step(task: CompressionTask, layer: int, values: np.ndarray) -> _Step | None:
+    """The least widening that gains anything; None where a layer is as wide as it gets.
+
+    Args:
+        values: ``[K]`` settings of the layer, the one for its width is moved.
+    """
     knobs, column = task.knobs, task.knobs.names.index("bits")
-    values = with_sparsity_of(settings[layer], settings[task.leaders[layer]])
     before = _widths(task, layer, values)
     low, high, now = knobs.weight_bits[0], knobs.weight_bits[-1], mean_width(knobs, values[column])
     live = int((before > 0).sum())

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ajpq.evaluate import Costs, Images, Metrics, costs_in_loop, kl_divergence, measured
+from ajpq.evaluate import (
+    Costs,
+    Images,
+    Metrics,
+    costs_in_loop,
+    costs_of,
+    kl_divergence,
+    measured,
+)
 from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import DivergedError
 from ajpq.finetune.tuning import Watch, calibrated, calibration_batches, fine_tune
+from ajpq.packed import estimated_bytes
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, direct_weights, float_logits, network_of
 from ajpq.selection.executor import Executor, Report
@@ -28,6 +37,8 @@ from ajpq.selection.fidelity import (
 from ajpq.selection.looks import Gains, StoppedError, first, gained, looking
 from ajpq.simulation.prefixes import Prefixes
 from ajpq.simulation.ranking import prepare_ranking
+from hw_models.base import NetworkCost
+from hw_models.checks import checked_cost
 from hw_models.network import Network
 
 # Nats; a network that knows nothing is about 10 away from a confident one.
@@ -107,7 +118,10 @@ def judge_against(
     except StoppedError as stop:
         costs = costs_in_loop(stop.network, problem.pricing)
         return _judged(problem.search_sample, costs, stop.logits, rival, hope=stop.hope)
-    metrics, answers = _shown(problem, network_of(problem, policy, weights), rival)
+    network = network_of(problem, policy, weights)
+    with ThreadPoolExecutor(1) as beside:
+        pricing = beside.submit(costs_in_loop, network, problem.pricing)
+        metrics, answers = _shown(problem, network, rival, pricing)
     if looks and len(answers.right) == len(problem.search_sample.labels):
         metrics = metrics.model_copy(update={"gains": gained(looks, answers.right)})
     return metrics, answers
@@ -120,7 +134,10 @@ def _judged_untrained(
     rival: Rival | None,
     shared: Shared,
 ) -> tuple[Metrics, Answers]:
-    """The answers to its calibration are looked at too."""
+    """The answers to its calibration are looked at too.
+
+    Calibration moves biases and scales, not codes: what a device takes is asked while it runs.
+    """
     seen: dict[int, Tensor] = {}  # logits by the number of the batch, in the order of looks
 
     def calibrating() -> Tensor:
@@ -130,19 +147,25 @@ def _judged_untrained(
         seen[number] = logits
         return not falls_short_calibrating(rival, calibrating())
 
+    def cost() -> NetworkCost:
+        return checked_cost(problem.pricing, network_of(problem, policy, direct_weights(problem)))
+
     images = [images for images, _ in shared.batches]
     settings, prefixes = recipe.calibration, shared.prefixes
-    weights = calibrated(problem, policy, settings, problem.state, images, prefixes, go_on)
-    network, early = network_of(problem, policy, weights), Answers(calibrating=calibrating())
-    if not falls_short_calibrating(rival, early.calibrating):
-        return _shown(problem, network, rival, early.calibrating, prefixes)
-    assert rival is not None
-    for number in seen.keys() - shared.wanted.keys():
-        shared.wanted[number] = float_logits(problem.graph, problem.state, images[number])
-    kl = kl_divergence(
-        torch.cat([shared.wanted[number] for number in seen]), torch.cat(list(seen.values()))
-    )
-    costs = costs_in_loop(network, problem.pricing)
+    with ThreadPoolExecutor(1) as beside:
+        asked = beside.submit(cost)
+        weights = calibrated(problem, policy, settings, problem.state, images, prefixes, go_on)
+        network, early = network_of(problem, policy, weights), Answers(calibrating=calibrating())
+        pricing = beside.submit(lambda: costs_of(network, asked.result(), estimated_bytes(network)))
+        if not falls_short_calibrating(rival, early.calibrating):
+            return _shown(problem, network, rival, pricing, early.calibrating, prefixes)
+        assert rival is not None
+        for number in seen.keys() - shared.wanted.keys():
+            shared.wanted[number] = float_logits(problem.graph, problem.state, images[number])
+        kl = kl_divergence(
+            torch.cat([shared.wanted[number] for number in seen]), torch.cat(list(seen.values()))
+        )
+        costs = pricing.result()
     lost = lost_points(rival.answers.calibrating, early.calibrating)[0]
     top1 = _expected_top1(rival, lost)
     return Metrics(**costs.model_dump(), top1_val=top1, kl=kl, images=0), early
@@ -152,16 +175,14 @@ def _shown(
     problem: Problem,
     network: Network,
     rival: Rival | None,
+    pricing: Future[Costs],
     calibrating: Tensor = UNSEEN,
     prefixes: Prefixes | None = None,
 ) -> tuple[Metrics, Answers]:
     """The sample, until it is clear that the candidate falls short."""
-    with ThreadPoolExecutor(1) as beside:  # a compiler or simulator in a process of its own
-        pricing = beside.submit(costs_in_loop, network, problem.pricing)
-        run = prepare_ranking(network, prefixes=prefixes)
-        logits = logits_until_lost(run, problem.search_sample, rival)
-        costs = pricing.result()
-    return _judged(problem.search_sample, costs, logits, rival, calibrating)
+    run = prepare_ranking(network, prefixes=prefixes)
+    logits = logits_until_lost(run, problem.search_sample, rival)
+    return _judged(problem.search_sample, pricing.result(), logits, rival, calibrating)
 
 
 def _judged(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from envs import fitting
 from envs.episodes import settled
 from envs.fitting import fits, spent, uses_the_budget
 from envs.layer_control import sharing
@@ -72,6 +73,52 @@ def test_the_first_step_is_the_one_that_saves_most_per_byte(seed, size):
     )
     after = spent(dataclasses.replace(task, budget=budget), before)
     assert after[best, BITS] > before[best, BITS]
+
+
+def one_at_a_time(task, before):
+    """Every step asked about by itself."""
+    found, still_open, wider_by = before, list(range(len(before))), fitting._widened(task, before)
+    while steps := wider_by(found, still_open, 1):
+        if fits(task, task.policy(steps[0])):
+            found = steps[0]
+        else:
+            still_open.remove(int((steps[0] != found).any(1).argmax()))
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.15, 0.95), st.sampled_from([1, 2, 4]))
+def test_steps_asked_about_together_are_those_asked_about_one_by_one(seed, size, block):
+    task = toy(size, block)
+    before = proposal(task, seed)
+    assert np.array_equal(spent(task, before), one_at_a_time(task, before))
+
+
+def test_a_slow_target_that_corrects_its_guesses_is_asked_a_few_times():
+    plain = toy(0.9)
+    asked = []
+
+    def seconds(policy):
+        return plain.packed_bytes(policy) / 1000
+
+    def price(policy):
+        asked.append(policy)
+        return plain.price(policy).model_copy(update={"latency_s": seconds(policy)})
+
+    def guess(policy):  # too low by a tenth until it is told
+        return seconds(policy) * (1.0 if asked else 0.9)
+
+    bounds = {**plain.budget.bounds, "latency": 0.6}
+    reference = {**plain.budget.reference, "latency": plain.budget.reference["size"] / 1000}
+    budget = dataclasses.replace(plain.budget, bounds=bounds, reference=reference)
+    exact = dataclasses.replace(plain, price=price, budget=budget)
+    low = np.zeros_like(plain.prior)  # nothing pruned
+    wanted = exact.policy(spent(exact, low))
+    asked.clear()
+    found = exact.policy(spent(dataclasses.replace(exact, guess=guess), low))
+    assert 1 < len(asked) <= 3
+    assert fits(exact, found)
+    assert plain.packed_bytes(found) > 0.95 * plain.packed_bytes(wanted)
 
 
 @settings(max_examples=40, deadline=None)
@@ -144,10 +191,11 @@ def test_guesses_that_are_too_low_are_found_out(latency):
     budget = dataclasses.replace(plain.budget, bounds=bounds, reference=reference)
     task = dataclasses.replace(plain, price=price, budget=budget)
     exact, fooled = (
-        spent(own, np.tile(task.knobs.tightest, (4, 1)))
+        spent(own, np.zeros_like(task.prior))  # nothing pruned
         for own in (task, dataclasses.replace(task, guess=lambda policy: 0.0))
     )
     assert fits(task, task.policy(fooled))
+    assert not fits(task, task.policy(np.ones_like(task.prior) * [0.0, 1.0]))
     assert task.packed_bytes(task.policy(fooled)) > 0.9 * task.packed_bytes(task.policy(exact))
 
 

@@ -7,10 +7,14 @@ import torch
 
 from ajpq.base import build_problem
 from ajpq.config.schema import ProblemConfig
+from ajpq.evaluate import costs_in_loop, exact_costs
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
+from ajpq.finetune.tuning import calibrated, calibration_images
+from ajpq.problem import direct_weights, network_of
 from ajpq.selection.executor import InProcess, worker_processes
 from ajpq.selection.fidelity import Answers, Rival
 from ajpq.selection.judge import judge_against, judge_many
+from hw_models import vela
 
 SHORT = Calibration(batchnorm_batches=1, range_batches=1, batch_size=64)
 DIRECT = Recipe(name="direct", calibration=SHORT)
@@ -18,12 +22,15 @@ TRAINED = Recipe(
     name="trained", stages=(Stage(mode="psg", steps=4, batch_size=64),), calibration=SHORT
 )
 
+SOON = Recipe(
+    name="short",
+    stages=(Stage(mode="float", epochs=2, batch_size=64, learning_rate=0.1),),
+)
+
 
 @pytest.fixture(scope="module")
 def problem():
-    stage = Stage(mode="float", epochs=2, batch_size=64, learning_rate=0.1)
-    base = Recipe(name="short", stages=(stage,))
-    return build_problem(ProblemConfig(target="size-only", criterion="l1", base=base))
+    return build_problem(ProblemConfig(target="size-only", criterion="l1", base=SOON))
 
 
 def test_a_generation_is_judged_as_its_members_are_wherever_it_is(problem):
@@ -41,6 +48,28 @@ def test_a_generation_is_judged_as_its_members_are_wherever_it_is(problem):
                 for (_, own), (_, expected) in zip(found, alone, strict=True):
                     assert torch.equal(own.right, expected.right)
                     assert torch.equal(own.calibrating, expected.calibrating)
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_what_a_compiler_said_before_the_calibration_holds_after_it(
+    tmp_path, monkeypatch, given_up
+):
+    monkeypatch.setenv("AJPQ_CACHE", str(tmp_path))
+    problem = build_problem(ProblemConfig(target="edge-npu", criterion="l1", base=SOON))
+    policy, rival = problem.uniform(2), None
+    if given_up:
+        rival = Rival(judge_against(problem, DIRECT, problem.uniform(8))[1])
+    exact_costs(network_of(problem, policy, direct_weights(problem)), problem.pricing)
+    asked = []
+    monkeypatch.setattr(vela, "compile_file", lambda *question: asked.append(question))
+    metrics = judge_against(problem, DIRECT, policy, rival)[0]
+    assert (metrics.images == 0) == given_up
+    assert not asked
+    monkeypatch.undo()
+    images = calibration_images(problem, SHORT)
+    network = network_of(problem, policy, calibrated(problem, policy, SHORT, problem.state, images))
+    costs = costs_in_loop(network, problem.pricing)
+    assert {name: getattr(metrics, name) for name in type(costs).model_fields} == dict(costs)
 
 
 def _all_right(problem):
