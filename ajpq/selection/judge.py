@@ -15,14 +15,12 @@ from ajpq.evaluate import (
     Images,
     Metrics,
     costs_in_loop,
-    costs_of,
     kl_divergence,
     measured,
 )
 from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import DivergedError
 from ajpq.finetune.tuning import Watch, calibrated, calibration_batches, fine_tune
-from ajpq.packed import estimated_bytes
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, direct_weights, float_logits, network_of
 from ajpq.selection.executor import Executor, Report
@@ -37,8 +35,6 @@ from ajpq.selection.fidelity import (
 from ajpq.selection.looks import Gains, StoppedError, first, gained, looking
 from ajpq.simulation.prefixes import Prefixes
 from ajpq.simulation.ranking import prepare_ranking
-from hw_models.base import NetworkCost
-from hw_models.checks import checked_cost
 from hw_models.network import Network
 
 # Nats; a network that knows nothing is about 10 away from a confident one.
@@ -136,7 +132,8 @@ def _judged_untrained(
 ) -> tuple[Metrics, Answers]:
     """The answers to its calibration are looked at too.
 
-    Calibration moves biases and scales, not codes: what a device takes is asked while it runs.
+    Calibration moves biases and scales, not codes: the costs are those of the network before it,
+    which is what projections ask about, and are asked while it runs.
     """
     seen: dict[int, Tensor] = {}  # logits by the number of the batch, in the order of looks
 
@@ -147,17 +144,17 @@ def _judged_untrained(
         seen[number] = logits
         return not falls_short_calibrating(rival, calibrating())
 
-    def cost() -> NetworkCost:
-        return checked_cost(problem.pricing, network_of(problem, policy, direct_weights(problem)))
-
     images = [images for images, _ in shared.batches]
     settings, prefixes = recipe.calibration, shared.prefixes
+    direct = network_of(problem, policy, direct_weights(problem))
+    price = functools.partial(costs_in_loop, direct, problem.pricing)
     with ThreadPoolExecutor(1) as beside:
-        asked = beside.submit(cost)
+        # A compiler has a process of its own; a formula would only take turns with the images.
+        asked = beside.submit(price) if problem.pricing.slow else None
         weights = calibrated(problem, policy, settings, problem.state, images, prefixes, go_on)
-        network, early = network_of(problem, policy, weights), Answers(calibrating=calibrating())
-        pricing = beside.submit(lambda: costs_of(network, asked.result(), estimated_bytes(network)))
+        early = Answers(calibrating=calibrating())
         if not falls_short_calibrating(rival, early.calibrating):
+            network, pricing = network_of(problem, policy, weights), asked or beside.submit(price)
             return _shown(problem, network, rival, pricing, early.calibrating, prefixes)
         assert rival is not None
         for number in seen.keys() - shared.wanted.keys():
@@ -165,7 +162,7 @@ def _judged_untrained(
         kl = kl_divergence(
             torch.cat([shared.wanted[number] for number in seen]), torch.cat(list(seen.values()))
         )
-        costs = pricing.result()
+        costs = price() if asked is None else asked.result()
     lost = lost_points(rival.answers.calibrating, early.calibrating)[0]
     top1 = _expected_top1(rival, lost)
     return Metrics(**costs.model_dump(), top1_val=top1, kl=kl, images=0), early

@@ -7,7 +7,7 @@ import torch
 
 from ajpq.base import build_problem
 from ajpq.config.schema import ProblemConfig
-from ajpq.evaluate import costs_in_loop, exact_costs
+from ajpq.evaluate import costs_in_loop
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
 from ajpq.finetune.tuning import calibrated, calibration_images
 from ajpq.problem import direct_weights, network_of
@@ -59,17 +59,19 @@ def test_what_a_compiler_said_before_the_calibration_holds_after_it(
     policy, rival = problem.uniform(2), None
     if given_up:
         rival = Rival(judge_against(problem, DIRECT, problem.uniform(8))[1])
-    exact_costs(network_of(problem, policy, direct_weights(problem)), problem.pricing)
+    before = costs_in_loop(network_of(problem, policy, direct_weights(problem)), problem.pricing)
     asked = []
     monkeypatch.setattr(vela, "compile_file", lambda *question: asked.append(question))
     metrics = judge_against(problem, DIRECT, policy, rival)[0]
     assert (metrics.images == 0) == given_up
     assert not asked
+    assert {name: getattr(metrics, name) for name in type(before).model_fields} == dict(before)
     monkeypatch.undo()
     images = calibration_images(problem, SHORT)
-    network = network_of(problem, policy, calibrated(problem, policy, SHORT, problem.state, images))
-    costs = costs_in_loop(network, problem.pricing)
-    assert {name: getattr(metrics, name) for name in type(costs).model_fields} == dict(costs)
+    weights = calibrated(problem, policy, SHORT, problem.state, images)
+    after = costs_in_loop(network_of(problem, policy, weights), problem.pricing)
+    assert after.packed_bytes == pytest.approx(before.packed_bytes, rel=0.005)
+    assert after.model_copy(update={"packed_bytes": before.packed_bytes}) == before
 
 
 def _all_right(problem):

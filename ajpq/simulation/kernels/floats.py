@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ajpq.simulation.operators import operator_module
+from ajpq.simulation.operators.elementwise import MOVES
 from hw_models.network import FLOAT_BITS, Edge, Operator
 
 CLAMPS = (None, "relu", "relu6")
@@ -87,4 +88,4 @@ class FloatKernels:
 
     def move(self, op: Operator, inputs: Sequence[Edge], out: Edge) -> Callable[..., Tensor]:
         """As the reference does."""
-        return operator_module(op, inputs, out)
+        return functools.partial(MOVES[op.kind], op.attributes)
