@@ -5,8 +5,8 @@ reference, against the fastest plain forward pass of the uncompressed network th
 here: BatchNorm folded, eager or compiled, the best of several batch sizes. Candidates: seconds for
 each against the straightforward way (:mod:`benchmarks.straightforward`). Episodes: seconds of one
 of the shipped search, and how many of them are not spent in evaluation. Training: a step against
-float32 eager, and PSG against plain SGD. Growth: seconds per candidate against depth, memory over
-many candidates.
+float32 eager, and PSG against plain SGD, of stages so long that they are compiled. Growth: seconds
+per candidate against depth, memory over many candidates.
 
 Images are noise and weights untrained where neither changes how long arithmetic takes; candidates
 are those of the network in zoo/base, on its validation images.
@@ -41,9 +41,9 @@ WIDE = ("resnet20", "resnet56")
 DEPTHS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 PROPOSALS = 120
 TUNED = 40
-EPISODES = 30
+EPISODES = (30, 120)
 CANDIDATES = 2000
-# Steps: grids are fitted at the first, an epoch has nine times as many.
+# Steps, and those of an epoch, which has nine times as many.
 TRAINED = 40
 
 
@@ -96,7 +96,7 @@ def all_parts(checkpoint: Path, data: str, seed: int, turns: int) -> dict[str, P
         **{f"forward passes of {m}": partial(forward, m, images, turns, seed) for m in WIDE},
         "training steps": partial(training, "resnet20", TRAINED, turns),
         "seconds per candidate": partial(candidates, checkpoint, data, PROPOSALS, seed),
-        "episodes of a search": partial(episodes, checkpoint, data, EPISODES),
+        "episodes of a search": partial(episodes, checkpoint, data, *EPISODES),
         "growth with depth": partial(growth, DEPTHS, turns, seed),
         "memory over many candidates": partial(memory, CANDIDATES, seed),
         "candidates given up while training": partial(tuned, checkpoint, data, TUNED, seed, STEPS),
@@ -110,7 +110,7 @@ def quick_parts(checkpoint: Path, data: str, seed: int) -> dict[str, Part]:
         "forward passes": partial(forward, WIDE[0], 256, 1, seed),
         "training steps": partial(training, "resnet20", 2, 1),
         "seconds per candidate": partial(candidates, checkpoint, data, 5, seed),
-        "episodes of a search": partial(episodes, checkpoint, data, 5),
+        "episodes of a search": partial(episodes, checkpoint, data, 5, 5),
         "growth with depth": partial(growth, DEPTHS[:2], 1, seed),
         "memory over many candidates": partial(memory, 20, seed),
         "candidates given up while training": partial(tuned, checkpoint, data, 5, seed, 60),

@@ -173,16 +173,22 @@ class CompressionTask:
         def price(moved: np.ndarray) -> Costs:
             return self.price(self.policy(moved))
 
-        if self.guess is None or not budget.bounds.keys() <= _GUESSED:
+        if not self._guesses:
             return project(actions, self.knobs, budget, size, price, self.margin)
-        return project_by_guess(
-            actions, self.knobs, budget, size, price, self._quick_costs, self.margin
-        )
 
-    def _quick_costs(self, moved: np.ndarray) -> Costs | QuickCosts:
-        assert self.guess is not None
-        policy = self.policy(moved)
-        latency = self.guess(policy)
+        def quick(moved: np.ndarray) -> Costs | QuickCosts:
+            return self.quick_costs(self.policy(moved))
+
+        return project_by_guess(actions, self.knobs, budget, size, price, quick, self.margin)
+
+    @property
+    def _guesses(self) -> bool:
+        """Do guesses know all that is bounded?"""
+        return self.guess is not None and self.budget.bounds.keys() <= _GUESSED
+
+    def quick_costs(self, policy: CompressionPolicy) -> Costs | QuickCosts:
+        """Costs as far as they are bounded, guessed where asking takes long and enough is known."""
+        latency = self.guess(policy) if self.guess is not None and self._guesses else None
         if latency is None:
             return self.price(policy)
         return QuickCosts(latency, functools.partial(self.packed_bytes, policy))
