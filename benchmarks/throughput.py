@@ -4,9 +4,10 @@ Forward: images per second inside a candidate (weights and activations quantized
 reference, against the fastest plain forward pass of the uncompressed network that PyTorch offers
 here: BatchNorm folded, eager or compiled, the best of several batch sizes. Candidates: seconds for
 each against the straightforward way (:mod:`benchmarks.straightforward`). Episodes: seconds of one
-of the shipped search, and how many of them are not spent in evaluation. Training: a step against
-float32 eager, and PSG against plain SGD, of stages so long that they are compiled. Growth: seconds
-per candidate against depth, memory over many candidates.
+of the shipped search, with one agent alone and with the default, and how many of them are not spent
+in evaluation; the bar is for one agent alone. Training: a step against float32 eager, and PSG
+against plain SGD, of stages so long that they are compiled. Growth: seconds per candidate against
+depth, memory over many candidates.
 
 Images are noise and weights untrained where neither changes how long arithmetic takes; candidates
 are those of the network in zoo/base, on its validation images.

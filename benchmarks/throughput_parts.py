@@ -196,7 +196,7 @@ def training(model: str, steps: int, turns: int) -> list[dict[str, Any]]:
 
     works = {
         "training step, eager": lambda: eager_training(model, problem, plain, _WARM + steps),
-        "training step, short stage": lambda: timed(plain, 2 * steps),
+        "training step, short stage": lambda: timed(plain, _WARM + steps),
         "training step": lambda: timed(plain, LONG),
         "PSG step": lambda: timed(psg, LONG),
     }

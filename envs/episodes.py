@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.fitting import fits, seems_to_fit, spent, uses_the_budget
+from envs.fitting import fits, fits_nearly_surely, spent, uses_the_budget
 from envs.task import CompressionTask
 
 
@@ -18,7 +18,7 @@ def settled(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
     """
     if not task.hard:
         return settings
-    if task.ladders and seems_to_fit(task, task.policy(settings)):
+    if task.ladders and fits_nearly_surely(task, task.policy(settings)):
         found = spent(task, settings)
         policy = task.policy(found)
         if fits(task, policy) and uses_the_budget(task, task.price(policy)):

@@ -20,6 +20,8 @@ from envs.task import CompressionTask
 
 # A candidate that leaves more of a budget unused says nothing about what could be had for it.
 _USED = 0.93
+# A guess that exceeds a bound by less is not trusted: it may be that of a policy just on it.
+_DOUBTFUL = 0.005
 # So often guesses say what to ask next, each time better.
 _LOOKS = 3
 
@@ -47,8 +49,19 @@ def _small_enough(task: CompressionTask, policy: CompressionPolicy) -> bool:
     return task.packed_bytes(policy) <= most
 
 
-def seems_to_fit(task: CompressionTask, policy: CompressionPolicy) -> bool:
-    """:func:`fits`, where the target is slow to ask as far as its guesses go."""
+def fits_nearly_surely(task: CompressionTask, policy: CompressionPolicy) -> bool:
+    """:func:`fits`, guessed where the target is slow to ask and the guess is far from the bound."""
+    if not task.guesses:
+        return fits(task, policy)
+    if not _small_enough(task, policy):
+        return False
+    excess = max(task.budget.excess(task.quick_costs(policy), task.margin).values(), default=0.0)
+    return fits(task, policy) if 0 < excess < _DOUBTFUL else excess == 0
+
+
+def _seems_to_fit(task: CompressionTask, policy: CompressionPolicy) -> bool:
+    """:func:`fits`, where the target is slow to ask as far as its guesses go, and without asking
+    where they go nowhere."""
     if task.guess is None:
         return fits(task, policy)
     latency, bound = task.guess(policy), task.budget.bounds.get("latency")
@@ -60,8 +73,9 @@ def spent(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
     """``settings [L, K]`` that keep a budget, with layers a step wider as long as they still do.
 
     The step that saves most nats for a stored bit comes first; a layer whose next step does not fit
-    stays as it is. Without shares nobody knows what steps are worth, and with ``max_drop`` the
-    cheaper policy is the better one: then nothing is spent.
+    stays as it is. On a target that is slow to ask, guesses say when to stop. Without shares nobody
+    knows what steps are worth, and with ``max_drop`` the cheaper policy is the better one: then
+    nothing is spent.
     """
     if not task.ladders or not task.budget.bounds or task.budget.max_drop is not None:
         return settings
@@ -69,7 +83,7 @@ def spent(task: CompressionTask, settings: np.ndarray) -> np.ndarray:
     wider = _widened(task, settings)
     # Steps only add to costs: where the last of several fits, those before it do.
     while steps := wider(found[-1], open_layers, run):
-        if seems_to_fit(task, task.policy(steps[-1])):
+        if _seems_to_fit(task, task.policy(steps[-1])):
             found += steps
             run *= 2
         elif len(steps) > 1:
@@ -108,25 +122,25 @@ def _widened(
 
 
 def _last_that_fits(task: CompressionTask, found: Sequence[np.ndarray]) -> np.ndarray:
-    """Of settings that cost more and more, the first of which fit; guesses may be too low.
+    """Of settings that cost more and more, the first of which fit, one that fits.
 
-    Guesses know no bounds but those on latency and size: with others, steps may be left out that
-    would have fitted behind one that did not.
+    Guesses that were too low are corrected by every answer, and where they lead next is mostly the
+    last that fits. Where they know not all that is bounded it is bisected; steps may be left out
+    then that would have fitted behind one that did not.
     """
 
     def too_much(settings: np.ndarray) -> bool:
         return not fits(task, task.policy(settings))
 
     def seems_too_much(settings: np.ndarray) -> bool:
-        return not seems_to_fit(task, task.policy(settings))
+        return not _seems_to_fit(task, task.policy(settings))
 
     if task.guess is None:
         return found[-1]
     last = len(found) - 1
-    for _ in range(_LOOKS):
+    for _ in range(_LOOKS if task.guesses else 1):
         if last == 0 or not too_much(found[last]):
             return found[last]
-        # The answer has corrected the guesses.
         last = bisect.bisect(found[1:last], 0, key=seems_too_much)
     return found[bisect.bisect(found[1 : last + 1], 0, key=too_much)]
 

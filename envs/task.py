@@ -173,7 +173,7 @@ class CompressionTask:
         def price(moved: np.ndarray) -> Costs:
             return self.price(self.policy(moved))
 
-        if not self._guesses:
+        if not self.guesses:
             return project(actions, self.knobs, budget, size, price, self.margin)
 
         def quick(moved: np.ndarray) -> Costs | QuickCosts:
@@ -182,13 +182,13 @@ class CompressionTask:
         return project_by_guess(actions, self.knobs, budget, size, price, quick, self.margin)
 
     @property
-    def _guesses(self) -> bool:
-        """Do guesses know all that is bounded?"""
+    def guesses(self) -> bool:
+        """Is the target slow to ask, and do guesses know all that is bounded?"""
         return self.guess is not None and self.budget.bounds.keys() <= _GUESSED
 
     def quick_costs(self, policy: CompressionPolicy) -> Costs | QuickCosts:
         """Costs as far as they are bounded, guessed where asking takes long and enough is known."""
-        latency = self.guess(policy) if self.guess is not None and self._guesses else None
+        latency = self.guess(policy) if self.guess is not None and self.guesses else None
         if latency is None:
             return self.price(policy)
         return QuickCosts(latency, functools.partial(self.packed_bytes, policy))

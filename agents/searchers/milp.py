@@ -70,7 +70,8 @@ class Program:
         settings: ``[L, K]`` that a choice stands for.
         layers: so many rows are widths, the others sparsities.
         ratios: ``[B]`` exact cost ratios of a choice.
-        quick_ratios: the same, guessed where the target is slow to ask and has told enough.
+        quick_ratios: the same, guessed where the target is slow to ask and has told enough; the
+            very same function where nothing is guessed.
     """
 
     kl: tuple[np.ndarray, ...]
@@ -181,6 +182,7 @@ def program_of(task: CompressionTask, table: SensitivityTable) -> Program:
 
         return ratios
 
+    ratios = asked(task.price)
     groups, widths, levels = len(table.groups), len(table.widths), len(table.levels)
     return Program(
         kl=(*table.kl, *pruned),
@@ -188,24 +190,26 @@ def program_of(task: CompressionTask, table: SensitivityTable) -> Program:
         poorest=(0,) * layers + (levels,) * groups,
         settings=settings,
         layers=layers,
-        ratios=asked(task.price),
-        quick_ratios=asked(task.quick_costs),
+        ratios=ratios,
+        quick_ratios=asked(task.quick_costs) if task.guesses else ratios,
     )
 
 
 def linearised(program: Program, centre: Choice) -> Linear:
     """Costs of single changes of ``centre``.
 
-    A target that is slow to ask tells first what all layers take at each width; from that what one
+    A target that is slow to ask tells first what all layers take at each width. From that what one
     of them takes is guessed, on Ethos-U within 0.002 of the latency and mostly to the last cycle.
     """
-    for index in range(len(program.kl[0])):
-        program.ratios((index,) * program.layers + centre[program.layers :])
     base = program.ratios(centre)
+    if program.quick_ratios is not program.ratios:
+        for index in range(len(program.kl[0])):
+            program.ratios((index,) * program.layers + centre[program.layers :])
+    here = program.quick_ratios(centre)
     added = tuple(
         np.array(
             [
-                program.quick_ratios((*centre[:row], index, *centre[row + 1 :])) - base
+                program.quick_ratios((*centre[:row], index, *centre[row + 1 :])) - here
                 for index in range(len(kl))
             ]
         )

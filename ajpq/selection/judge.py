@@ -10,17 +10,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ajpq.evaluate import (
-    Costs,
-    Images,
-    Metrics,
-    costs_in_loop,
-    kl_divergence,
-    measured,
-)
+from ajpq.evaluate import Costs, Images, Metrics, costs_in_loop, kl_divergence, measured
 from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import DivergedError
 from ajpq.finetune.tuning import Watch, calibrated, calibration_batches, fine_tune
+from ajpq.packed import estimated_bytes
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, direct_weights, float_logits, network_of
 from ajpq.selection.executor import Executor, Report
@@ -132,13 +126,20 @@ def _judged_untrained(
 ) -> tuple[Metrics, Answers]:
     """The answers to its calibration are looked at too.
 
-    Calibration moves biases and scales, not codes: the costs are those of the network before it,
-    which is what projections ask about, and are asked while it runs.
+    Calibration moves biases and scales, not codes: what a device takes is asked about the network
+    before it, which is what projections ask about, and while it runs. Biases count in the packed
+    file, so the size is that of the calibrated network if it gets so far.
     """
     seen: dict[int, Tensor] = {}  # logits by the number of the batch, in the order of looks
 
     def calibrating() -> Tensor:
         return torch.cat([seen[n].argmax(1) == shared.batches[n][1] for n in seen])
+
+    def costs() -> Costs:
+        return price() if asked is None else asked.result()
+
+    def costs_of(network: Network) -> Costs:
+        return costs().model_copy(update={"packed_bytes": estimated_bytes(network)})
 
     def go_on(number: int, logits: Tensor) -> bool:
         seen[number] = logits
@@ -154,7 +155,8 @@ def _judged_untrained(
         weights = calibrated(problem, policy, settings, problem.state, images, prefixes, go_on)
         early = Answers(calibrating=calibrating())
         if not falls_short_calibrating(rival, early.calibrating):
-            network, pricing = network_of(problem, policy, weights), asked or beside.submit(price)
+            network = network_of(problem, policy, weights)
+            pricing = beside.submit(costs_of, network)
             return _shown(problem, network, rival, pricing, early.calibrating, prefixes)
         assert rival is not None
         for number in seen.keys() - shared.wanted.keys():
@@ -162,10 +164,10 @@ def _judged_untrained(
         kl = kl_divergence(
             torch.cat([shared.wanted[number] for number in seen]), torch.cat(list(seen.values()))
         )
-        costs = price() if asked is None else asked.result()
+        priced = costs()
     lost = lost_points(rival.answers.calibrating, early.calibrating)[0]
     top1 = _expected_top1(rival, lost)
-    return Metrics(**costs.model_dump(), top1_val=top1, kl=kl, images=0), early
+    return Metrics(**priced.model_dump(), top1_val=top1, kl=kl, images=0), early
 
 
 def _shown(

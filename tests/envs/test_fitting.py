@@ -95,23 +95,15 @@ def test_steps_asked_about_together_are_those_asked_about_one_by_one(seed, size,
 
 
 def test_a_slow_target_that_corrects_its_guesses_is_asked_a_few_times():
-    plain = toy(0.9)
     asked = []
-
-    def seconds(policy):
-        return plain.packed_bytes(policy) / 1000
-
-    def price(policy):
-        asked.append(policy)
-        return plain.price(policy).model_copy(update={"latency_s": seconds(policy)})
+    plain = with_seconds(toy(0.9), 0.6)
+    exact = dataclasses.replace(
+        plain, price=lambda policy: asked.append(policy) or plain.price(policy)
+    )
 
     def guess(policy):  # too low by a tenth until it is told
-        return seconds(policy) * (1.0 if asked else 0.9)
+        return plain.packed_bytes(policy) / 1000 * (1.0 if asked else 0.9)
 
-    bounds = {**plain.budget.bounds, "latency": 0.6}
-    reference = {**plain.budget.reference, "latency": plain.budget.reference["size"] / 1000}
-    budget = dataclasses.replace(plain.budget, bounds=bounds, reference=reference)
-    exact = dataclasses.replace(plain, price=price, budget=budget)
     low = np.zeros_like(plain.prior)  # nothing pruned
     wanted = exact.policy(spent(exact, low))
     asked.clear()
@@ -128,6 +120,19 @@ def test_what_is_on_the_budget_is_not_moved_again(seed, size, block):
     found = settled(task, np.random.default_rng(seed).random(task.prior.shape))
     assert fits(task, task.policy(found))
     assert np.array_equal(settled(task, found), found)
+
+
+def with_seconds(task, bound):
+    """A device that takes a millisecond for each byte of the packed file."""
+
+    def price(policy):
+        costs = task.price(policy)
+        return costs.model_copy(update={"latency_s": costs.packed_bytes / 1000})
+
+    bounds = {**task.budget.bounds, "latency": bound}
+    reference = {**task.budget.reference, "latency": task.budget.reference["size"] / 1000}
+    budget = dataclasses.replace(task.budget, bounds=bounds, reference=reference)
+    return dataclasses.replace(task, price=price, budget=budget)
 
 
 def with_latency(task, bound):
@@ -180,16 +185,7 @@ def test_shares_say_whose_steps_are_worth_most():
 
 @pytest.mark.parametrize("latency", [0.3, 0.5, 0.7])
 def test_guesses_that_are_too_low_are_found_out(latency):
-    plain = toy(0.9)
-
-    def price(policy):
-        costs = plain.price(policy)
-        return costs.model_copy(update={"latency_s": costs.packed_bytes / 1000})
-
-    bounds = {**plain.budget.bounds, "latency": latency}
-    reference = {**plain.budget.reference, "latency": plain.budget.reference["size"] / 1000}
-    budget = dataclasses.replace(plain.budget, bounds=bounds, reference=reference)
-    task = dataclasses.replace(plain, price=price, budget=budget)
+    task = with_seconds(toy(0.9), latency)
     exact, fooled = (
         spent(own, np.zeros_like(task.prior))  # nothing pruned
         for own in (task, dataclasses.replace(task, guess=lambda policy: 0.0))
@@ -197,6 +193,25 @@ def test_guesses_that_are_too_low_are_found_out(latency):
     assert fits(task, task.policy(fooled))
     assert not fits(task, task.policy(np.ones_like(task.prior) * [0.0, 1.0]))
     assert task.packed_bytes(task.policy(fooled)) > 0.9 * task.packed_bytes(task.policy(exact))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.3, 0.9), st.floats(0.0, 1.2))
+def test_whatever_is_guessed_a_candidate_keeps_its_budget_and_the_margin(seed, latency, share):
+    exact = with_seconds(toy(0.9), latency)
+    guessing = dataclasses.replace(
+        exact, guess=lambda policy: share * exact.packed_bytes(policy) / 1000
+    )
+    asked = np.random.default_rng(seed).random(exact.prior.shape)
+    assert fits(exact, exact.policy(settled(guessing, asked)))
+
+
+def test_a_candidate_just_on_a_bound_stays_though_its_guess_exceeds_it():
+    exact = with_seconds(toy(0.9), 0.5)
+    found = settled(exact, np.random.default_rng(0).random(exact.prior.shape))
+    most = 0.5 * (1 - MARGIN) * exact.budget.reference["latency"]
+    guessing = dataclasses.replace(exact, guess=lambda policy: 1.001 * most)
+    assert np.array_equal(settled(guessing, found), found)
 
 
 def test_nothing_is_spent_where_cheaper_is_better_or_steps_have_no_worth():
