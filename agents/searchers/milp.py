@@ -26,9 +26,6 @@ from agents.searchers.setup import (
 )
 from agents.sensitivity import SensitivityTable, measure_sensitivities, sparsity_setting
 from agents.trials import Trials
-from ajpq.evaluate import Costs
-from ajpq.policy import CompressionPolicy
-from envs.budget import QuickCosts
 from envs.episodes import settled
 from envs.fitting import fits
 from envs.greedy import last_that_holds
@@ -68,19 +65,14 @@ class Program:
         kl: per row ``[C]`` nats.
         richest, poorest: the widest widths and nothing pruned, and the opposite.
         settings: ``[L, K]`` that a choice stands for.
-        layers: so many rows are widths, the others sparsities.
         ratios: ``[B]`` exact cost ratios of a choice.
-        quick_ratios: the same, guessed where the target is slow to ask and has told enough; the
-            very same function where nothing is guessed.
     """
 
     kl: tuple[np.ndarray, ...]
     richest: Choice
     poorest: Choice
     settings: Callable[[Choice], np.ndarray]
-    layers: int
     ratios: Callable[[Choice], np.ndarray]
-    quick_ratios: Callable[[Choice], np.ndarray]
 
     def harm(self, choice: Choice) -> float:
         """The sum of single divergences, nats."""
@@ -167,49 +159,33 @@ def program_of(task: CompressionTask, table: SensitivityTable) -> Program:
                 values[group, column] = sparsity_setting(task.knobs, share)
         return values
 
-    def asked(
-        price: Callable[[CompressionPolicy], Costs | QuickCosts],
-    ) -> Callable[[Choice], np.ndarray]:
-        @functools.cache
-        def ratios(choice: Choice) -> np.ndarray:
-            policy = task.policy(settings(choice))
-            if budget.max_drop is None and names == ["size"]:  # cheaper to ask than the target
-                return np.array([task.packed_bytes(policy) / budget.reference["size"]])
-            costs = price(policy)
-            known = budget.ratios(costs)
-            mean = [] if budget.max_drop is None else [budget.cost(costs)]
-            return np.array([*(known[name] for name in names), *mean])
+    @functools.cache
+    def ratios(choice: Choice) -> np.ndarray:
+        policy = task.policy(settings(choice))
+        if budget.max_drop is None and names == ["size"]:  # cheaper to ask than the target
+            return np.array([task.packed_bytes(policy) / budget.reference["size"]])
+        costs = task.price(policy)
+        found = budget.ratios(costs)
+        mean = [] if budget.max_drop is None else [budget.cost(costs)]
+        return np.array([*(found[name] for name in names), *mean])
 
-        return ratios
-
-    ratios = asked(task.price)
     groups, widths, levels = len(table.groups), len(table.widths), len(table.levels)
     return Program(
         kl=(*table.kl, *pruned),
         richest=(widths - 1,) * layers + (0,) * groups,
         poorest=(0,) * layers + (levels,) * groups,
         settings=settings,
-        layers=layers,
         ratios=ratios,
-        quick_ratios=asked(task.quick_costs) if task.guesses else ratios,
     )
 
 
 def linearised(program: Program, centre: Choice) -> Linear:
-    """Costs of single changes of ``centre``.
-
-    A target that is slow to ask tells first what all layers take at each width. From that what one
-    of them takes is guessed, on Ethos-U within 0.002 of the latency and mostly to the last cycle.
-    """
+    """Costs of single changes of ``centre``."""
     base = program.ratios(centre)
-    if program.quick_ratios is not program.ratios:
-        for index in range(len(program.kl[0])):
-            program.ratios((index,) * program.layers + centre[program.layers :])
-    here = program.quick_ratios(centre)
     added = tuple(
         np.array(
             [
-                program.quick_ratios((*centre[:row], index, *centre[row + 1 :])) - here
+                program.ratios((*centre[:row], index, *centre[row + 1 :])) - base
                 for index in range(len(kl))
             ]
         )

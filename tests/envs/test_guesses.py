@@ -86,6 +86,17 @@ def test_the_guess_of_what_was_asked_is_the_answer():
     assert asked.guess(policy) == pytest.approx(seconds, rel=1e-9)
 
 
+def test_costs_that_nobody_guesses_are_asked_for():
+    problem, task = problem_and_task("edge-npu")
+    budget = dataclasses.replace(task.budget, bounds={**task.budget.bounds, "flash": 0.9})
+    own = dataclasses.replace(repriced(task, problem), budget=budget)
+    policy = problem.uniform(5)
+    costs = own.price(policy)
+    assert own.guess(policy) is not None
+    assert own.quick_costs(policy) is costs
+    assert dataclasses.replace(own, budget=task.budget).quick_costs(policy) is not costs
+
+
 def test_a_repriced_task_projects_alike_whatever_was_asked_before():
     problem, task = problem_and_task("edge-npu")
     first, second = repriced(task, problem), repriced(task, problem)
