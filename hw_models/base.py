@@ -70,7 +70,11 @@ class Target(ABC):
     @abstractmethod
     def cost(self, network: Network) -> NetworkCost:
         """Price one network; deterministic, unless it is ``measured``, and safe to call from
-        several processes."""
+        several processes.
+
+        A search asks about a candidate that is not trained before it is calibrated: shapes, widths
+        and codes are final, scales and biases are not. What it ends with is priced as it is.
+        """
 
     def costs(self, networks: Sequence[Network]) -> list[NetworkCost]:
         """Price several; equal to asking one after the other."""
