@@ -84,9 +84,8 @@ def candidate_cost(recipe: Recipe, train_images: int, metrics: Metrics) -> int:
 def candidate_images(recipe: Recipe, train_images: int, shown: int) -> int:
     """:func:`candidate_cost` of one that is ranked by ``shown`` images."""
     calibration = recipe.calibration
-    batches = max(calibration.batchnorm_batches, calibration.range_batches)
     trained = sum(stage.total_steps(train_images) * stage.batch_size for stage in recipe.stages)
-    return batches * calibration.batch_size + 3 * trained + shown
+    return calibration.batches * calibration.batch_size + 3 * trained + shown
 
 
 def scales(budget_range: float, count: int) -> tuple[float, ...]:

@@ -166,11 +166,32 @@ class Stage(_Frozen):
 
 
 class Calibration(_Frozen):
-    """How the compressed mode gets its own BatchNorm statistics and activation ranges."""
+    """How the compressed mode gets its own BatchNorm statistics and activation ranges.
+
+    Attributes:
+        control_batches: of BatchNorm statistics of the uncompressed network, by which those over
+            ``batchnorm_batches`` are corrected (:mod:`ajpq.simulation.control_variates`); 0 for no
+            correction. For weights that are still near the uncompressed ones.
+    """
 
     batchnorm_batches: int = Field(default=8, ge=0)
     range_batches: int = Field(default=2, ge=1)
     batch_size: int = Field(default=128, ge=1)
+    control_batches: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _more_control(self) -> Calibration:
+        if self.control_batches and not 0 < self.batchnorm_batches < self.control_batches:
+            raise ValueError(
+                f"control_batches: expected more than the {self.batchnorm_batches} "
+                f"batchnorm_batches that they correct, got {self.control_batches}"
+            )
+        return self
+
+    @property
+    def batches(self) -> int:
+        """That a compressed network is shown."""
+        return max(self.batchnorm_batches, self.range_batches)
 
 
 class Recipe(_Frozen):

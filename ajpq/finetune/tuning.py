@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ from ajpq.problem import (
     untrained,
 )
 from ajpq.quantizers import make_quantizer
+from ajpq.simulation.control_variates import Control, corrected, measured_control
 from ajpq.simulation.grids import edge_grids
 from ajpq.simulation.prefixes import Prefixes
 from ajpq.simulation.recalibration import recalibrate
@@ -129,9 +131,18 @@ def calibration_batches(problem: Problem, settings: Calibration) -> Iterator[tup
         problem.dataset,
         problem.split.train,
         problem.seed,
-        count=max(settings.batchnorm_batches, settings.range_batches),
+        count=settings.batches,
         batch_size=settings.batch_size,
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _control(problem: Problem, settings: Calibration) -> Control:
+    """Of the problem's uncompressed network."""
+    many = settings.model_copy(update={"batchnorm_batches": settings.control_batches})
+    batches = list(calibration_images(problem, many))
+    few = batches[: settings.batchnorm_batches]
+    return measured_control(problem.graph, problem.state, few, batches[: settings.control_batches])
 
 
 def calibrated(
@@ -176,6 +187,8 @@ def calibrated(
         prefixes=prefixes,
         go_on=go_on,
     )
+    if settings.control_batches:
+        buffers = corrected(graph, buffers, _control(problem, settings))
     ranges = learned_ranges(graph, grids, state, ranges)
     asked = {name: asked[name].float() for name in widths}
     return CompressedWeights(latent, buffers, ranges, scales, widths, asked)

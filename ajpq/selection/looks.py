@@ -58,8 +58,7 @@ def look_steps(recipe: Recipe, train_images: int, shown: int) -> tuple[int, ...]
         shown: images of a look.
     """
     settings = recipe.calibration
-    batches = max(settings.batchnorm_batches, settings.range_batches)
-    look = batches * settings.batch_size + shown
+    look = settings.batches * settings.batch_size + shown
     training = 3 * sum(s.total_steps(train_images) * s.batch_size for s in recipe.stages)
     if shown == 0 or len(SHARES) * look > _WORTH * training:
         return ()
