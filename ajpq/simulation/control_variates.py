@@ -59,7 +59,9 @@ def corrected(graph: Graph, statistics: State, control: Control) -> dict[str, Te
     found = dict(statistics)
     for node in graph.nodes:
         if node.kind == "batchnorm":
-            eps = node.attributes["eps"]  # channels that the few batches leave dead are not blown up
+            eps = node.attributes[
+                "eps"
+            ]  # channels that the few batches leave dead are not blown up
             mean, variance = node.parameters["running_mean"], node.parameters["running_var"]
             few, many = control.few[variance] + eps, control.many[variance] + eps
             own = statistics[variance] + eps
