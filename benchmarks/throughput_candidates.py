@@ -24,7 +24,8 @@ from ajpq.checkpoints import load_tensors
 from ajpq.config.files import load_search_config
 from ajpq.config.schema import SearchConfig
 from ajpq.evaluate import Images
-from ajpq.finetune.recipe import Calibration, Recipe
+from ajpq.finetune.recipe import Recipe
+from ajpq.finetune.tuning import control_of
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem
 from ajpq.runs.candidates import CandidateLog
@@ -55,6 +56,9 @@ def candidates(checkpoint: Path, data: str, policies: int, seed: int) -> list[di
     config, problem = on_all_validation_images(checkpoint, data)
     proposals = random_proposals(config, problem, policies, seed)
     sample, recipe, name = problem.search_sample, config.candidate, config.model
+    started = time.perf_counter()
+    control_of(problem, recipe.calibration)
+    once = time.perf_counter() - started
     found = _turns(name, problem, recipe, proposals[:COMPARED])
     found["candidate as searched"] = _searched(config, problem, proposals)
     wrong, images = _decided(config, problem, proposals, seed)
@@ -63,6 +67,7 @@ def candidates(checkpoint: Path, data: str, policies: int, seed: int) -> list[di
     wrong_there, images_there = _decided(config, problem, hard, seed)
     return [
         *(row(what, name, seconds, "s") for what, seconds in found.items()),
+        row("statistics that correct calibrations, once a search", name, once, "s"),
         row("finalists given up", name, wrong, "% of them"),
         row("images per candidate", name, images, f"of {len(sample.labels)}"),
         row("finalists given up, near chance", name, wrong_there, "% of them"),
@@ -76,7 +81,7 @@ def _decided(
     recipe = config.candidate
     shared = shared_by_candidates(problem, recipe)
     answers = [judge_against(problem, recipe, p, None, shared)[1] for p in proposals]
-    return decisions(answers, recipe.calibration, config.final[0].keep, seed)
+    return decisions(answers, config.final[0].keep, seed)
 
 
 def on_all_validation_images(
@@ -162,9 +167,7 @@ def _searched(
         return (time.perf_counter() - started) / len(proposals)
 
 
-def decisions(
-    answers: Sequence[Answers], settings: Calibration, keep: int, seed: int
-) -> tuple[float, float]:
+def decisions(answers: Sequence[Answers], keep: int, seed: int) -> tuple[float, float]:
     """Percent of those that belong in the finals which are given up, and images of the sample per
     candidate.
 
@@ -173,7 +176,6 @@ def decisions(
 
     Args:
         answers: of each candidate, to all images.
-        settings: looks at a calibration come after each of its batches.
         keep: as many enter the finals.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -189,7 +191,7 @@ def decisions(
             if number >= keep:
                 last = int(scores[:number].topk(keep).indices[-1])
                 rival = Rival(Answers(shown[last], calibrating[last]))
-            seen = images_seen(shown[number], calibrating[number], settings.batch_size, rival)
+            seen = images_seen(shown[number], calibrating[number], rival)
             images += seen
             if rival is not None and scores[number] >= scores[last]:
                 worthy += 1
@@ -197,11 +199,10 @@ def decisions(
     return 100 * wrong / max(worthy, 1), images / (ORDERS * len(right))
 
 
-def images_seen(shown: Tensor, calibrating: Tensor, batch: int, rival: Rival | None) -> int:
+def images_seen(shown: Tensor, calibrating: Tensor, rival: Rival | None) -> int:
     """Of the sample, by a candidate with these answers."""
-    for count in range(batch, len(calibrating) + 1, batch):
-        if falls_short_calibrating(rival, calibrating[:count]):
-            return 0
+    if falls_short_calibrating(rival, calibrating):
+        return 0
     return len(logits_until_lost(answered, as_sample(shown), rival))
 
 

@@ -137,8 +137,8 @@ def calibration_batches(problem: Problem, settings: Calibration) -> Iterator[tup
 
 
 @functools.lru_cache(maxsize=1)
-def _control(problem: Problem, settings: Calibration) -> Control:
-    """Of the problem's uncompressed network."""
+def control_of(problem: Problem, settings: Calibration) -> Control:
+    """What the uncompressed network says of the batches; once for all candidates of a search."""
     many = settings.model_copy(update={"batchnorm_batches": settings.control_batches})
     batches = list(calibration_images(problem, many))
     few = batches[: settings.batchnorm_batches]
@@ -188,7 +188,7 @@ def calibrated(
         go_on=go_on,
     )
     if settings.control_batches:
-        buffers = corrected(graph, buffers, _control(problem, settings))
+        buffers = corrected(graph, buffers, control_of(problem, settings))
     ranges = learned_ranges(graph, grids, state, ranges)
     asked = {name: asked[name].float() for name in widths}
     return CompressedWeights(latent, buffers, ranges, scales, widths, asked)

@@ -124,16 +124,17 @@ def _judged_untrained(
     rival: Rival | None,
     shared: Shared,
 ) -> tuple[Metrics, Answers]:
-    """The answers to its calibration are looked at too.
+    """The answers to the first batch of its calibration are looked at too.
 
     Calibration moves biases and scales, not codes: what a device takes is asked about the network
     before it, which is what projections ask about, and while it runs. Biases count in the packed
     file, so the size is that of the calibrated network if it gets so far.
     """
-    seen: dict[int, Tensor] = {}  # logits by the number of the batch, in the order of looks
+    answered: list[tuple[int, Tensor]] = []  # number and logits of the batch that ran first
 
     def calibrating() -> Tensor:
-        return torch.cat([seen[n].argmax(1) == shared.batches[n][1] for n in seen])
+        number, logits = answered[0]
+        return logits.argmax(1) == shared.batches[number][1]
 
     def costs() -> Costs:
         return price() if asked is None else asked.result()
@@ -142,7 +143,9 @@ def _judged_untrained(
         return costs().model_copy(update={"packed_bytes": estimated_bytes(network)})
 
     def go_on(number: int, logits: Tensor) -> bool:
-        seen[number] = logits
+        if answered:
+            return True
+        answered.append((number, logits))
         return not falls_short_calibrating(rival, calibrating())
 
     images = [images for images, _ in shared.batches]
@@ -159,11 +162,10 @@ def _judged_untrained(
             pricing = beside.submit(costs_of, network)
             return _shown(problem, network, rival, pricing, early.calibrating, prefixes)
         assert rival is not None
-        for number in seen.keys() - shared.wanted.keys():
+        number, logits = answered[0]
+        if number not in shared.wanted:
             shared.wanted[number] = float_logits(problem.graph, problem.state, images[number])
-        kl = kl_divergence(
-            torch.cat([shared.wanted[number] for number in seen]), torch.cat(list(seen.values()))
-        )
+        kl = kl_divergence(shared.wanted[number], logits)
         priced = costs()
     lost = lost_points(rival.answers.calibrating, early.calibrating)[0]
     top1 = _expected_top1(rival, lost)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from ajpq.finetune.recipe import Calibration
 from ajpq.policy import uniform_policy
 from ajpq.selection.fidelity import Answers, Rival
 from benchmarks import throughput, throughput_candidates, throughput_parts, throughput_tuned
@@ -68,19 +67,18 @@ def test_bars_compare_figures_of_one_run(slower):
 
 def test_decisions_count_candidates_that_would_have_been_finalists():
     """Where all are equally good on all images nothing is given up; clear losers are, rightly."""
-    settings = Calibration(batchnorm_batches=2, range_batches=1, batch_size=100)
     same = [Answers(torch.ones(1000, dtype=torch.bool))] * 6
-    assert throughput_candidates.decisions(same, settings, 2, 0) == (0.0, 1000.0)
+    assert throughput_candidates.decisions(same, 2, 0) == (0.0, 1000.0)
     shares = torch.linspace(900, 100, 6)
     steps = [torch.arange(1000) < share for share in shares]
-    wrong, images = throughput_candidates.decisions([Answers(own) for own in steps], settings, 2, 0)
+    wrong, images = throughput_candidates.decisions([Answers(own) for own in steps], 2, 0)
     assert wrong == 0.0
     assert images < 700
     early = [
         Answers(own, torch.arange(200) < share / 5)
         for own, share in zip(steps, shares, strict=True)
     ]
-    wrong, fewer = throughput_candidates.decisions(early, settings, 2, 0)
+    wrong, fewer = throughput_candidates.decisions(early, 2, 0)
     assert wrong == 0.0
     assert fewer < images
     everything_or_nothing = fewer * len(early) * throughput_candidates.ORDERS / 1000
