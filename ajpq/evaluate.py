@@ -45,7 +45,7 @@ class Metrics(Costs):
         kl: mean KL divergence from the uncompressed network's predictions, nats per image.
         images: how many validation images a candidate was shown before it was given up, or all;
             None where nothing is ever given up. With 0 its calibration told enough, and ``kl`` is
-            that of the images of the calibration.
+            that of the first batch of the calibration.
         gains: points of top-1 that a candidate with a training gained between each look at it and
             the end; None if there was no look, or not all images were seen.
     """

@@ -117,7 +117,7 @@ def build_task(
     )
     if config.max_drop is not None:
         task = dataclasses.replace(task, path=_path(problem, task, harm))
-    control = config.candidate.calibration.control_batches * config.candidate.calibration.batch_size
+    control = config.candidate.calibration.control_images(len(problem.split.train))
     task = dataclasses.replace(task, spent_images=harm.images + control)
     if "bits" in knobs.names:
         tables = kernel_tables(problem, knobs, measured_width(knobs), table[:, 0])

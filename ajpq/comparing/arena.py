@@ -101,17 +101,17 @@ def build_arena(config: CompareConfig, folder: Path, progress: Progress) -> Aren
     )
 
 
-def _cost(config: CompareConfig, problem: Problem, sensitivities: int) -> tuple[int, int]:
+def _cost(config: CompareConfig, problem: Problem, measured: int) -> tuple[int, int]:
     """Images that a search may take, and candidates that it may ask for."""
     plain = candidate_images(
         config.candidate, len(problem.split.train), len(problem.search_sample.labels)
     )
     images = config.images or config.candidates * plain
-    if images <= sensitivities:
+    if images <= measured:
         raise AjpqError(
             f"a search of {images:,} images ends before its first candidate, for sensitivities "
-            f"take {sensitivities:,}: allow it more, or the cost of {sensitivities // plain + 1} "
-            "candidates at least"
+            f"and what corrects calibrations take {measured:,}: allow it more, or the cost of "
+            f"{measured // plain + 1} candidates at least"
         )
     return images, _MOST_CANDIDATES_PER_PLAIN * -(-images // plain)
 

@@ -183,8 +183,8 @@ class Calibration(_Frozen):
     def _more_control(self) -> Calibration:
         if self.control_batches and not 0 < self.batchnorm_batches < self.control_batches:
             raise ValueError(
-                f"control_batches: expected more than the {self.batchnorm_batches} "
-                f"batchnorm_batches that they correct, got {self.control_batches}"
+                f"control_batches: expected 0, or more than the batchnorm_batches that they "
+                f"correct, at least one: got {self.control_batches} and {self.batchnorm_batches}"
             )
         return self
 
@@ -192,6 +192,11 @@ class Calibration(_Frozen):
     def batches(self) -> int:
         """That a compressed network is shown."""
         return max(self.batchnorm_batches, self.range_batches)
+
+    def control_images(self, train_images: int) -> int:
+        """That the uncompressed network is shown for the correction, of so many at most."""
+        size = max(min(self.batch_size, train_images), 1)
+        return min(self.control_batches, train_images // size) * size
 
 
 class Recipe(_Frozen):

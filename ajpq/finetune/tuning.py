@@ -140,9 +140,8 @@ def calibration_batches(problem: Problem, settings: Calibration) -> Iterator[tup
 def control_of(problem: Problem, settings: Calibration) -> Control:
     """What the uncompressed network says of the batches; once for all candidates of a search."""
     many = settings.model_copy(update={"batchnorm_batches": settings.control_batches})
-    batches = list(calibration_images(problem, many))
-    few = batches[: settings.batchnorm_batches]
-    return measured_control(problem.graph, problem.state, few, batches[: settings.control_batches])
+    images = calibration_images(problem, many)
+    return measured_control(problem.graph, problem.state, images, settings.batchnorm_batches)
 
 
 def calibrated(

@@ -1,9 +1,9 @@
 """How many images it takes to tell a candidate from one that it has to beat.
 
-Both have seen the same images, so what counts is where they disagree. After 128 images, and
-whenever a third to a half more have been seen, a candidate is given up if the confidence interval
-of the share of images by which it is worse lies above what is allowed. Most candidates of a search
-are far worse than its best, and a few hundred images show it.
+Both have seen the same images, so what counts is where they disagree. After 128 images, after 256,
+and then whenever a third to a half more have been seen, a candidate is given up if the confidence
+interval of the share of images by which it is worse lies above what is allowed. Most candidates of
+a search are far worse than its best, and a few hundred images show it.
 
 Before that it is given up by the same rule after the first batch of its calibration, whose answers
 cost nothing more. These are answers of a network that is not yet the candidate: the batch is
@@ -115,7 +115,7 @@ def logits_until_lost(
 
 
 def _next_look(look: int) -> int:
-    """A third to a half more images, in portions of few different sizes: kernels are made for each.
+    """More images by a third to a half, in portions of few sizes: kernels are made for each.
 
     128, 256, 384, 512, 768, 1,024, 1,536, ...
     """

@@ -89,7 +89,7 @@ def judge_against(
     Returns:
         Metrics, and what is classified right. With fewer images than the whole sample, top-1 is the
         rival's minus what was lost on those seen; with none, it and the divergence are told by the
-        images of the calibration.
+        first batch of the calibration.
     """
     shared = shared or shared_by_candidates(problem, recipe, most_bytes=0)
     if shared is not None:
