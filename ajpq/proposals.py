@@ -76,7 +76,8 @@ def propose(
 def candidate_cost(recipe: Recipe, train_images: int, metrics: Metrics) -> int:
     """Images that a candidate has taken: shown once, trained on three times.
 
-    Its calibration and its training count whole, also where it was given up in the midst of them.
+    Its calibration and its training count whole, also where it was given up in the midst of them;
+    what corrects calibrations is paid for once, by the search.
     """
     return candidate_images(recipe, train_images, metrics.images or 0)
 

@@ -50,6 +50,17 @@ def test_a_generation_is_judged_as_its_members_are_wherever_it_is(problem):
                     assert torch.equal(own.calibrating, expected.calibrating)
 
 
+def test_of_several_calibration_batches_the_first_that_runs_is_looked_at(problem):
+    several = Calibration(batchnorm_batches=3, range_batches=1, batch_size=64)
+    recipe = Recipe(name="direct", calibration=several)
+    metrics, best = judge_against(problem, recipe, problem.uniform(8))
+    assert len(best.calibrating) == 64
+    assert metrics.images == len(problem.search_sample.labels)
+    hopeless, found = judge_against(problem, recipe, problem.uniform(2), Rival(best))
+    assert hopeless.images == 0
+    assert len(found.calibrating) == 64
+
+
 @pytest.mark.parametrize("given_up", [False, True])
 def test_what_a_compiler_said_before_the_calibration_holds_after_it(
     tmp_path, monkeypatch, given_up
