@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def build_agent(
         AjpqError: the algorithm does not take one of the hyperparameters.
     """
     algorithm = ALGORITHMS[config.algorithm]
-    settings: dict[str, Any] = {"seed": seed, "device": "cpu", **config.hyperparameters}
+    # Algorithms add to the arguments that they are given.
+    settings = {"seed": seed, "device": "cpu", **copy.deepcopy(config.hyperparameters)}
     if issubclass(algorithm, OffPolicyAlgorithm):
         settings.setdefault("learning_starts", config.warmup_episodes * steps_per_episode)
         settings.setdefault("train_freq", (1, "episode"))

@@ -106,6 +106,14 @@ def test_settings_are_checked(tmp_path):
         build_agent(odd, JointCompressionEnv(toy_task()), steps_per_episode=3, seed=0)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_stay_as_they_were_given(name):
+    """An interrupted comparison asks whether they do."""
+    config, steps = load_agent_config(name), 3
+    build_agent(config, JointCompressionEnv(toy_task()), steps_per_episode=steps, seed=0)
+    assert config == load_agent_config(name)
+
+
 @pytest.mark.parametrize("n_steps", [3, 1])
 def test_td3_for_episodes_learns_what_td3_learns(monkeypatch, n_steps):
     """With returns over the whole episode, and with the critics' own values beyond one step."""
