@@ -73,14 +73,18 @@ def top1(logits: Tensor, labels: Tensor) -> float:
 
 def kl_divergence(wanted_logits: Tensor, logits: Tensor) -> float:
     """Mean ``KL(wanted || got)`` over images, in nats."""
-    return float(
-        F.kl_div(
-            F.log_softmax(logits.double(), dim=1),
-            F.log_softmax(wanted_logits.double(), dim=1),
-            log_target=True,
-            reduction="batchmean",
-        )
+    return float(kl_of_images(wanted_logits, logits).mean())
+
+
+def kl_of_images(wanted_logits: Tensor, logits: Tensor) -> Tensor:
+    """``KL(wanted || got)`` of each image, ``[N]`` float64, in nats."""
+    divergence = F.kl_div(
+        F.log_softmax(logits.double(), dim=1),
+        F.log_softmax(wanted_logits.double(), dim=1),
+        log_target=True,
+        reduction="none",
     )
+    return divergence.sum(1)
 
 
 def costs_in_loop(network: Network, target: Target) -> Costs:

@@ -143,6 +143,9 @@ def bars(found: Mapping[tuple[str, str], float]) -> dict[str, dict[str, Any]]:
             slow / found["candidate as searched", "resnet20"], 12.0
         ),
         "finalists_given_up_percent_at_most": at_most(found["finalists given up", "resnet20"], 2.0),
+        "finalists_given_up_with_divergence_percent_at_most": at_most(
+            found["finalists given up, divergence counted", "resnet20"], 2.0
+        ),
         "finalists_given_up_near_chance_percent_at_most": at_most(
             found["finalists given up, near chance", "resnet20"], 2.0
         ),

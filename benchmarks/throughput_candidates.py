@@ -2,8 +2,8 @@
 
 On the network of ``zoo/base`` and its validation images, because how early a candidate can be told
 depends on how good it is. Policies lie at random distances from what single-layer measurements
-suggest, all on one budget of bytes, as a search proposes them. Wrong decisions are counted a second
-time near chance, where calibrations say least about candidates.
+suggest, all on one budget of bytes, as a search proposes them. Wrong decisions are counted again
+where the reward counts divergence, and near chance, where calibrations say least about candidates.
 """
 
 from __future__ import annotations
@@ -30,13 +30,9 @@ from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem
 from ajpq.runs.candidates import CandidateLog
 from ajpq.runs.journal import Journal
+from ajpq.selection.answers import Answers, Shown
 from ajpq.selection.contest import contest
-from ajpq.selection.fidelity import (
-    Answers,
-    Rival,
-    falls_short_calibrating,
-    logits_until_lost,
-)
+from ajpq.selection.fidelity import Rival, falls_short_calibrating, images_until_lost
 from ajpq.selection.finalists import validation_images
 from ajpq.selection.judge import judge, judge_against, shared_by_candidates
 from benchmarks.straightforward import judged, largest_inputs
@@ -47,6 +43,8 @@ from envs.build import build_task
 BYTES = {"target": "size-only", "latency_ratio": None, "size_ratio": 0.08}
 # A device on which so little is only reached by pruning, which nobody has trained for yet.
 NEAR_CHANCE = {"target": "edge-npu", "latency_ratio": 0.5, "size_ratio": 0.07}
+# Of the reward, as in benchmarks/search_quality.py.
+KL_WEIGHT = 3.0
 ORDERS = 200
 COMPARED = 10
 
@@ -62,26 +60,34 @@ def candidates(checkpoint: Path, data: str, policies: int, seed: int) -> list[di
     found = _turns(name, problem, recipe, proposals[:COMPARED])
     found["candidate as searched"] = _searched(config, problem, proposals)
     wrong, images = _decided(config, problem, proposals, seed)
+    wrong_kl, images_kl = _decided(config, problem, proposals, seed, KL_WEIGHT)
     config, problem = on_all_validation_images(checkpoint, data, NEAR_CHANCE)
     hard = random_proposals(config, problem, policies, seed)
     wrong_there, images_there = _decided(config, problem, hard, seed)
+    total = len(sample.labels)
     return [
         *(row(what, name, seconds, "s") for what, seconds in found.items()),
         row("statistics that correct calibrations, once a search", name, once, "s"),
         row("finalists given up", name, wrong, "% of them"),
-        row("images per candidate", name, images, f"of {len(sample.labels)}"),
+        row("images per candidate", name, images, f"of {total}"),
+        row("finalists given up, divergence counted", name, wrong_kl, "% of them"),
+        row("images per candidate, divergence counted", name, images_kl, f"of {total}"),
         row("finalists given up, near chance", name, wrong_there, "% of them"),
-        row("images per candidate, near chance", name, images_there, f"of {len(sample.labels)}"),
+        row("images per candidate, near chance", name, images_there, f"of {total}"),
     ]
 
 
 def _decided(
-    config: SearchConfig, problem: Problem, proposals: Sequence[CompressionPolicy], seed: int
+    config: SearchConfig,
+    problem: Problem,
+    proposals: Sequence[CompressionPolicy],
+    seed: int,
+    kl_weight: float = 0.0,
 ) -> tuple[float, float]:
     recipe = config.candidate
     shared = shared_by_candidates(problem, recipe)
     answers = [judge_against(problem, recipe, p, None, shared)[1] for p in proposals]
-    return decisions(answers, config.final[0].keep, seed)
+    return decisions(answers, config.final[0].keep, seed, kl_weight)
 
 
 def on_all_validation_images(
@@ -167,7 +173,9 @@ def _searched(
         return (time.perf_counter() - started) / len(proposals)
 
 
-def decisions(answers: Sequence[Answers], keep: int, seed: int) -> tuple[float, float]:
+def decisions(
+    answers: Sequence[Answers], keep: int, seed: int, kl_weight: float = 0.0
+) -> tuple[float, float]:
     """Percent of those that belong in the finals which are given up, and images of the sample per
     candidate.
 
@@ -177,40 +185,35 @@ def decisions(answers: Sequence[Answers], keep: int, seed: int) -> tuple[float, 
     Args:
         answers: of each candidate, to all images.
         keep: as many enter the finals.
+        kl_weight: of the divergence in the reward.
     """
     generator = torch.Generator().manual_seed(seed)
-    right = torch.stack([own.right for own in answers])
-    early = torch.stack([own.calibrating for own in answers])
+    scores = torch.stack([own.sample.points(kl_weight).mean() for own in answers])
     wrong, worthy, images = 0, 0, 0
     for _ in range(ORDERS):
-        candidates = torch.randperm(len(right), generator=generator)
-        shown = right[candidates][:, torch.randperm(right.shape[1], generator=generator)]
-        calibrating, scores = early[candidates], shown.double().mean(1)
-        for number in range(len(shown)):
-            rival = None
+        order = torch.randperm(len(answers), generator=generator)
+        shuffle = torch.randperm(len(answers[0].sample), generator=generator)
+        known = [_shuffled(answers[number], shuffle) for number in order]
+        for number, own in enumerate(known):
+            rival, worth = None, False
             if number >= keep:
-                last = int(scores[:number].topk(keep).indices[-1])
-                rival = Rival(Answers(shown[last], calibrating[last]))
-            seen = images_seen(shown[number], calibrating[number], rival)
+                last = int(scores[order[:number]].topk(keep).indices[-1])
+                rival = Rival(known[last], kl_weight=kl_weight)
+                worth = bool(scores[order[number]] >= scores[order[last]])
+            seen = images_seen(own, rival)
             images += seen
-            if rival is not None and scores[number] >= scores[last]:
-                worthy += 1
-                wrong += seen < shown.shape[1]
-    return 100 * wrong / max(worthy, 1), images / (ORDERS * len(right))
+            worthy += worth
+            wrong += worth and seen < len(shuffle)
+    return 100 * wrong / max(worthy, 1), images / (ORDERS * len(answers))
 
 
-def images_seen(shown: Tensor, calibrating: Tensor, rival: Rival | None) -> int:
+def _shuffled(answers: Answers, order: Tensor) -> Answers:
+    sample = Shown(answers.sample.right[order], answers.sample.kl[order])
+    return dataclasses.replace(answers, sample=sample)
+
+
+def images_seen(answers: Answers, rival: Rival | None) -> int:
     """Of the sample, by a candidate with these answers."""
-    if falls_short_calibrating(rival, calibrating):
+    if falls_short_calibrating(rival, answers.calibrating):
         return 0
-    return len(logits_until_lost(answered, as_sample(shown), rival))
-
-
-def as_sample(right: Tensor) -> Images:
-    """A stand-in for images: what the network answers, known before."""
-    return Images(torch.stack([right, ~right], 1).float(), torch.zeros(len(right)).long())
-
-
-def answered(known: Tensor) -> Tensor:
-    """The network of :func:`as_sample`."""
-    return known
+    return images_until_lost(answers.sample, rival)

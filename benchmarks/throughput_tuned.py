@@ -18,13 +18,18 @@ from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.tuning import Watch, fine_tune
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, network_of
-from ajpq.selection.fidelity import Answers, Rival, falls_short, hoped_for, logits_until_lost
+from ajpq.selection.answers import Answers, without_divergence
+from ajpq.selection.fidelity import (
+    Rival,
+    falls_short,
+    hoped_for,
+    images_until_lost,
+    logits_until_lost,
+)
 from ajpq.selection.looks import SHARES, gained, images_of_a_look, look, look_steps
 from ajpq.simulation.ranking import prepare_ranking
 from benchmarks.throughput_candidates import (
     ORDERS,
-    answered,
-    as_sample,
     on_all_validation_images,
     random_proposals,
 )
@@ -58,7 +63,7 @@ def tuning(steps: int) -> Recipe:
 def learning_curve(problem: Problem, recipe: Recipe, policy: CompressionPolicy) -> Tensor:
     """``[looks + 1, N]`` bool: which images are classified right at each look and in the end."""
     labels, found = problem.search_sample.labels, []
-    shown = images_of_a_look(problem.search_sample)
+    shown = images_of_a_look(len(problem.search_sample.labels))
     steps = look_steps(recipe, len(problem.split.train), shown)
 
     def on_state(step: int, state: Any) -> None:
@@ -90,11 +95,11 @@ def decisions(curves: Tensor, keep: int, seed: int) -> tuple[float, float]:
             rival = None
             if number >= keep:
                 last = int(scores[:number].topk(keep).indices[-1])
-                rival = Rival(Answers(shown[last, -1]))
+                rival = Rival(Answers(without_divergence(shown[last, -1])))
             stopped = given_up_at(curve, rival, gains)
             if stopped is not None:
                 saved += 1 - SHARES[stopped]
-            elif len(logits_until_lost(answered, as_sample(curve[-1]), rival)) == curve.shape[1]:
+            elif images_until_lost(without_divergence(curve[-1]), rival) == curve.shape[1]:
                 gains.append(gained(_looks(curve), curve[-1]))
             if rival is not None and scores[number] >= scores[last]:
                 worthy += 1
@@ -106,13 +111,13 @@ def given_up_at(curve: Tensor, rival: Rival | None, gains: list[tuple[float, ...
     """The look (from 0) at which a candidate is given up, if it is."""
     for number, early in enumerate(_looks(curve)):
         hoped = hoped_for(rival, [each[number] for each in gains], len(early))
-        seen = len(logits_until_lost(answered, as_sample(early), hoped))
-        if falls_short(hoped, early[:seen]):
+        found = without_divergence(early)
+        if falls_short(hoped, found.first(images_until_lost(found, hoped))):
             return number
     return None
 
 
 def _looks(curve: Tensor) -> list[Tensor]:
     """What is shown of each look."""
-    count = images_of_a_look(as_sample(curve[-1]))
+    count = images_of_a_look(curve.shape[1])
     return [early[:count] for early in curve[:-1]]

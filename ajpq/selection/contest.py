@@ -10,7 +10,8 @@ from ajpq.evaluate import Metrics
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem
 from ajpq.runs.candidates import CandidateLog
-from ajpq.selection.fidelity import Answers, Rival
+from ajpq.selection.answers import Answers, answers_to
+from ajpq.selection.fidelity import Rival
 from ajpq.selection.judge import judge_against, shared_by_candidates
 
 
@@ -27,10 +28,13 @@ def contest(
     """A judge that gives a candidate up when it clearly will not be fine-tuned.
 
     With a bound on the drop a candidate has to keep it against the uncompressed network; otherwise
-    to beat the last of those that would be in the finals of its budget at present. Rewards of more
-    than accuracy cannot be told early, and so nothing is given up there.
+    to beat the reward of the last of those that would be in the finals of its budget at present, of
+    candidates that have seen all images. Soft budgets reward low costs too, of which images tell
+    nothing, so nothing is given up there. A candidate that is trained first is looked at in the
+    midst of that where accuracy alone is rewarded.
     """
-    told_by_accuracy = config.kl_weight == 0 and config.budget_mode == "hard"
+    hard, whole = config.budget_mode == "hard", (None, len(problem.search_sample.labels))
+    gains_tell = hard and config.kl_weight == 0
     answers: dict[str, Answers] = {}
     sample, recipe = problem.search_sample, config.candidate
     shared = shared_by_candidates(problem, recipe)
@@ -41,19 +45,18 @@ def contest(
         return answers[policy.hash]
 
     def rival(budget: Bounds) -> Rival | None:
-        if not told_by_accuracy:
+        if not hard:
             return None
         if config.max_drop is not None:
             assert sample.float_logits is not None
-            right = sample.float_logits.argmax(1) == sample.labels
-            return Rival(Answers(right), config.max_drop)
-        last = log.placed(config.final[0].keep, budget.met)
-        return None if last is None else Rival(known(last))
+            return Rival(Answers(answers_to(sample, sample.float_logits)), config.max_drop)
+        last = log.placed(config.final[0].keep, lambda m: m.images in whole and budget.met(m))
+        return None if last is None else Rival(known(last), kl_weight=config.kl_weight)
 
     def judged(policy: CompressionPolicy, budget: Bounds) -> Metrics:
-        gains = log.gains if told_by_accuracy else None
+        gains = log.gains if gains_tell else None
         metrics, found = judge_against(problem, recipe, policy, rival(budget), shared, gains)
-        if len(found.right) == len(sample.labels):
+        if len(found.sample) == len(sample.labels):
             answers[policy.hash] = found
         return metrics
 

@@ -10,22 +10,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ajpq.evaluate import Costs, Images, Metrics, costs_in_loop, kl_divergence, measured
+from ajpq.evaluate import Costs, Images, Metrics, costs_in_loop, measured
 from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import DivergedError
 from ajpq.finetune.tuning import Watch, calibrated, calibration_batches, fine_tune
 from ajpq.packed import estimated_bytes
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, direct_weights, float_logits, network_of
+from ajpq.selection.answers import NOTHING, Answers, Shown, answers_to
 from ajpq.selection.executor import Executor, Report
-from ajpq.selection.fidelity import (
-    UNSEEN,
-    Answers,
-    Rival,
-    falls_short_calibrating,
-    logits_until_lost,
-    lost_points,
-)
+from ajpq.selection.fidelity import Rival, falls_short_calibrating, logits_until_lost
 from ajpq.selection.looks import Gains, StoppedError, first, gained, looking
 from ajpq.simulation.prefixes import Prefixes
 from ajpq.simulation.ranking import prepare_ranking
@@ -87,9 +81,9 @@ def judge_against(
             time and changes nothing.
 
     Returns:
-        Metrics, and what is classified right. With fewer images than the whole sample, top-1 is the
-        rival's minus what was lost on those seen; with none, it and the divergence are told by the
-        first batch of the calibration.
+        Metrics, and what was answered. With fewer images than the whole sample, top-1 and the
+        divergence are the rival's and what they differ by on those seen; with none, by the first
+        batch of the calibration.
     """
     shared = shared or shared_by_candidates(problem, recipe, most_bytes=0)
     if shared is not None:
@@ -104,7 +98,7 @@ def judge_against(
         costs = costs_in_loop(network, problem.pricing)
         nothing = torch.zeros(len(problem.search_sample.labels), dtype=torch.bool)
         found = Metrics(**costs.model_dump(), top1_val=0.0, kl=_WORST_KL, images=len(nothing))
-        return found, Answers(nothing)
+        return found, Answers(Shown(nothing, torch.full((len(nothing),), _WORST_KL).double()))
     except StoppedError as stop:
         costs = costs_in_loop(stop.network, problem.pricing)
         return _judged(problem.search_sample, costs, stop.logits, rival, hope=stop.hope)
@@ -112,8 +106,8 @@ def judge_against(
     with ThreadPoolExecutor(1) as beside:
         pricing = beside.submit(costs_in_loop, network, problem.pricing)
         metrics, answers = _shown(problem, network, rival, pricing)
-    if looks and len(answers.right) == len(problem.search_sample.labels):
-        metrics = metrics.model_copy(update={"gains": gained(looks, answers.right)})
+    if looks and len(answers.sample) == len(problem.search_sample.labels):
+        metrics = metrics.model_copy(update={"gains": gained(looks, answers.sample.right)})
     return metrics, answers
 
 
@@ -130,11 +124,7 @@ def _judged_untrained(
     before it, which is what projections ask about, and while it runs. Biases count in the packed
     file, so the size is that of the calibrated network if it gets so far.
     """
-    answered: list[tuple[int, Tensor]] = []  # number and logits of the batch that ran first
-
-    def calibrating() -> Tensor:
-        number, logits = answered[0]
-        return logits.argmax(1) == shared.batches[number][1]
+    answered: list[Shown] = []  # to the batch that ran first
 
     def costs() -> Costs:
         return price() if asked is None else asked.result()
@@ -143,10 +133,10 @@ def _judged_untrained(
         return costs().model_copy(update={"packed_bytes": estimated_bytes(network)})
 
     def go_on(number: int, logits: Tensor) -> bool:
-        if answered:
-            return True
-        answered.append((number, logits))
-        return not falls_short_calibrating(rival, calibrating())
+        if not answered:
+            answered.append(answers_to(_batch(problem, shared, number), logits))
+            return not falls_short_calibrating(rival, answered[0])
+        return True
 
     images = [images for images, _ in shared.batches]
     settings, prefixes = recipe.calibration, shared.prefixes
@@ -156,20 +146,22 @@ def _judged_untrained(
         # A compiler has a process of its own; a formula would only take turns with the images.
         asked = beside.submit(price) if problem.pricing.slow else None
         weights = calibrated(problem, policy, settings, problem.state, images, prefixes, go_on)
-        early = Answers(calibrating=calibrating())
+        early = Answers(calibrating=answered[0])
         if not falls_short_calibrating(rival, early.calibrating):
             network = network_of(problem, policy, weights)
             pricing = beside.submit(costs_of, network)
             return _shown(problem, network, rival, pricing, early.calibrating, prefixes)
         assert rival is not None
-        number, logits = answered[0]
-        if number not in shared.wanted:
-            shared.wanted[number] = float_logits(problem.graph, problem.state, images[number])
-        kl = kl_divergence(shared.wanted[number], logits)
-        priced = costs()
-    lost = lost_points(rival.answers.calibrating, early.calibrating)[0]
-    top1 = _expected_top1(rival, lost)
-    return Metrics(**priced.model_dump(), top1_val=top1, kl=kl, images=0), early
+        found = _estimated(costs(), rival, rival.answers.calibrating, early.calibrating)
+    return found.model_copy(update={"images": 0}), early
+
+
+def _batch(problem: Problem, shared: Shared, number: int) -> Images:
+    """A batch of the calibration, and what the uncompressed network answers to it."""
+    images, labels = shared.batches[number]
+    if number not in shared.wanted:
+        shared.wanted[number] = float_logits(problem.graph, problem.state, images)
+    return Images(images, labels, shared.wanted[number])
 
 
 def _shown(
@@ -177,7 +169,7 @@ def _shown(
     network: Network,
     rival: Rival | None,
     pricing: Future[Costs],
-    calibrating: Tensor = UNSEEN,
+    calibrating: Shown = NOTHING,
     prefixes: Prefixes | None = None,
 ) -> tuple[Metrics, Answers]:
     """The sample, until it is clear that the candidate falls short."""
@@ -191,7 +183,7 @@ def _judged(
     costs: Costs,
     logits: Tensor,
     rival: Rival | None,
-    calibrating: Tensor = UNSEEN,
+    calibrating: Shown = NOTHING,
     hope: float = 0.0,
 ) -> tuple[Metrics, Answers]:
     """As :func:`judge_against` returns.
@@ -199,17 +191,30 @@ def _judged(
     Args:
         hope: points of top-1 still to come.
     """
-    seen = first(sample, len(logits))
-    metrics, right = measured(costs, logits, seen), logits.argmax(1) == seen.labels
-    answers = Answers(right, calibrating)
-    if rival is not None and len(right) < len(sample.labels):
-        top1 = _expected_top1(rival, lost_points(rival.answers.right, right)[0] - hope)
-        metrics = metrics.model_copy(update={"top1_val": top1})
-    return metrics.model_copy(update={"images": len(right)}), answers
+    found = answers_to(sample, logits)
+    if rival is not None and len(found) < len(sample.labels):
+        metrics = _estimated(costs, rival, rival.answers.sample, found, hope)
+    else:
+        metrics = measured(costs, logits, first(sample, len(logits)))
+    return metrics.model_copy(update={"images": len(found)}), Answers(found, calibrating)
 
 
-def _expected_top1(rival: Rival, lost: float) -> float:
-    return min(max(rival.top1 - lost, 0.0), 100.0)
+def _estimated(
+    costs: Costs, rival: Rival, known: Shown, found: Shown, hope: float = 0.0
+) -> Metrics:
+    """What the rival has, and what a candidate differs by on the images seen.
+
+    Args:
+        known: the rival's answers to these images and more.
+    """
+    whole, same = rival.answers.sample, known.first(len(found))
+    right, kl = whole.right.double().mean(), whole.kl.mean()
+    top1 = 100 * float(right + (found.right.double() - same.right.double()).mean()) + hope
+    return Metrics(
+        **costs.model_dump(),
+        top1_val=min(max(top1, 0.0), 100.0),
+        kl=max(float(kl + (found.kl - same.kl).mean()), 0.0),
+    )
 
 
 def judge_many(

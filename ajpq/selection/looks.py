@@ -15,6 +15,7 @@ from ajpq.finetune.training import OnState
 from ajpq.finetune.tuning import calibrated, calibration_images
 from ajpq.policy import CompressionPolicy
 from ajpq.problem import Problem, network_of
+from ajpq.selection.answers import answers_to
 from ajpq.selection.fidelity import Rival, falls_short, hoped_for, logits_until_lost
 from ajpq.simulation.ranking import prepare_ranking
 from hw_models.network import Network
@@ -44,9 +45,9 @@ class StoppedError(Exception):
         self.network, self.logits, self.hope = network, logits, hope
 
 
-def images_of_a_look(sample: Images) -> int:
-    """How many images a look shows at most."""
-    return min(_MOST_IMAGES, len(sample.labels) // 2)
+def images_of_a_look(sample: int) -> int:
+    """How many of a sample of so many images a look shows at most."""
+    return min(_MOST_IMAGES, sample // 2)
 
 
 def look_steps(recipe: Recipe, train_images: int, shown: int) -> tuple[int, ...]:
@@ -84,7 +85,7 @@ def looking(
     Returns:
         A function that raises :class:`StoppedError`.
     """
-    count = images_of_a_look(problem.search_sample)
+    count = images_of_a_look(len(problem.search_sample.labels))
     steps = look_steps(recipe, len(problem.split.train), count)
 
     def on_state(step: int, state: Callable[[], State]) -> None:
@@ -93,10 +94,10 @@ def looking(
         since = [each[len(seen)] for each in gains]
         hoped = hoped_for(rival, since, count)
         network, logits = look(problem, recipe, policy, state(), count, hoped)
-        right = logits.argmax(1) == problem.search_sample.labels[: len(logits)]
-        if falls_short(hoped, right):
+        found = answers_to(problem.search_sample, logits)
+        if falls_short(hoped, found):
             raise StoppedError(network, logits, median(since))
-        seen.append(right)
+        seen.append(found.right)
 
     return on_state
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ajpq.policy import uniform_policy
-from ajpq.selection.fidelity import Answers, Rival
+from ajpq.selection.answers import Answers, Shown, without_divergence
+from ajpq.selection.fidelity import Rival
 from benchmarks import throughput, throughput_candidates, throughput_parts, throughput_tuned
 from benchmarks.straightforward import judged, largest_inputs, on_grid
 from tests.modules import build, images, minmax
@@ -50,6 +51,7 @@ def test_bars_compare_figures_of_one_run(slower):
         ("candidate on all validation images", "resnet20"): 3.0 * slower,
         ("candidate as searched", "resnet20"): 1.0 * slower,
         ("finalists given up", "resnet20"): 1.5 * slower,
+        ("finalists given up, divergence counted", "resnet20"): 1.5 * slower,
         ("finalists given up, near chance", "resnet20"): 1.5 * slower,
         ("tuned finalists given up", "resnet20"): 1.5 * slower,
         ("episode", "resnet20"): 1.0,
@@ -67,15 +69,15 @@ def test_bars_compare_figures_of_one_run(slower):
 
 def test_decisions_count_candidates_that_would_have_been_finalists():
     """Where all are equally good on all images nothing is given up; clear losers are, rightly."""
-    same = [Answers(torch.ones(1000, dtype=torch.bool))] * 6
+    same = [Answers(without_divergence(torch.ones(1000, dtype=torch.bool)))] * 6
     assert throughput_candidates.decisions(same, 2, 0) == (0.0, 1000.0)
     shares = torch.linspace(900, 100, 6)
-    steps = [torch.arange(1000) < share for share in shares]
+    steps = [without_divergence(torch.arange(1000) < share) for share in shares]
     wrong, images = throughput_candidates.decisions([Answers(own) for own in steps], 2, 0)
     assert wrong == 0.0
     assert images < 700
     early = [
-        Answers(own, torch.arange(200) < share / 5)
+        Answers(own, without_divergence(torch.arange(200) < share / 5))
         for own, share in zip(steps, shares, strict=True)
     ]
     wrong, fewer = throughput_candidates.decisions(early, 2, 0)
@@ -83,6 +85,19 @@ def test_decisions_count_candidates_that_would_have_been_finalists():
     assert fewer < images
     everything_or_nothing = fewer * len(early) * throughput_candidates.ORDERS / 1000
     assert everything_or_nothing == pytest.approx(round(everything_or_nothing))
+
+
+def test_decisions_may_count_divergence_too():
+    """All are right equally often; of those that diverge more than others few images say it."""
+    right, rng = torch.ones(1000, dtype=torch.bool), np.random.default_rng(0)
+    scales = np.repeat([0.1, 1.0], [3, 17])
+    found = [
+        Answers(Shown(right, torch.from_numpy(rng.exponential(scale, 1000)))) for scale in scales
+    ]
+    assert throughput_candidates.decisions(found, 1, 0) == (0.0, 1000.0)
+    wrong, images = throughput_candidates.decisions(found, 1, 0, kl_weight=1.0)
+    assert wrong <= 2.0
+    assert images < 600
 
 
 def curves(rng, finals, gains):
@@ -117,7 +132,7 @@ def test_nobody_is_given_up_before_it_is_known_what_training_brings():
     rng = np.random.default_rng(2)
     finals = np.where(np.arange(9) < 3, 0.95, 0.1)
     found = curves(rng, finals, np.full(9, 0.02))
-    rival = Rival(Answers(found[0, -1]))
+    rival = Rival(Answers(without_divergence(found[0, -1])))
     gains = [(2.0, 1.0)] * 7
     assert throughput_tuned.given_up_at(found[5], rival, gains) is None
     assert throughput_tuned.given_up_at(found[5], rival, [*gains, (2.0, 1.0)]) == 0

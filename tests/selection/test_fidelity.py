@@ -11,16 +11,18 @@ from ajpq.evaluate import Images
 from ajpq.finetune.recipe import Recipe, Stage
 from ajpq.runs.candidates import CandidateLog
 from ajpq.runs.journal import Journal
+from ajpq.selection.answers import Answers, Shown, without_divergence
 from ajpq.selection.contest import contest
 from ajpq.selection.fidelity import (
-    Answers,
     Rival,
     falls_short,
     falls_short_calibrating,
+    images_until_lost,
     logits_until_lost,
     lost_points,
 )
 from ajpq.selection.judge import judge
+from ajpq.simulation.ranking import prepare_ranking
 from envs.budget import Budget
 
 IMAGES = 1000
@@ -40,21 +42,54 @@ def answers(rng, count, top1):
     return torch.from_numpy(rng.random(count) < top1)
 
 
+def known(right, calibrating=()):
+    """A rival's answers of which only accuracy counts."""
+    early = torch.as_tensor(calibrating, dtype=torch.bool)
+    return Rival(Answers(without_divergence(right), without_divergence(early)))
+
+
 def test_the_interval_covers_the_truth():
     """Both are right on an image independently; the lower bound exceeds the truth in half a percent
     of all cases, as it says."""
     rng, above = np.random.default_rng(0), 0
     for _ in range(4000):
         rival, right = answers(rng, 256, 0.85), answers(rng, 256, 0.80)
-        above += lost_points(rival, right)[1] > 5.0
+        above += lost_points(100.0 * rival, 100.0 * right)[1] > 5.0
     assert 0.001 <= above / 4000 <= 0.01
+
+
+def test_the_interval_covers_the_truth_of_rewards_that_count_divergence():
+    """Divergences of single images have a long tail, mostly of images that both find hard."""
+    rng, above, gap = np.random.default_rng(5), 0, 0.02
+    for _ in range(4000):
+        hard = rng.lognormal(-3.5, 1.5, 128)
+        both = [hard * rng.lognormal(0, 0.5, 128) + own for own in (0.0, gap)]
+        right = without_divergence(answers(rng, 128, 0.8)).right
+        rival, found = (Shown(right, torch.from_numpy(kl)) for kl in both)
+        above += Rival(Answers(), kl_weight=3.0).lost(rival, found)[1] > 300 * gap
+    assert above / 4000 <= 0.01
+
+
+def test_rewards_of_the_images_seen_are_compared():
+    rng = np.random.default_rng(6)
+    rival, found = (
+        Shown(answers(rng, count, 0.8), torch.from_numpy(rng.exponential(0.1, count)))
+        for count in (IMAGES, 300)
+    )
+    mean, lower = Rival(Answers(), kl_weight=2.0).lost(rival, found)
+    top1, kl = (
+        float((getattr(rival, what)[:300].double() - getattr(found, what).double()).mean())
+        for what in ("right", "kl")
+    )
+    assert mean == pytest.approx(100 * top1 - 200 * kl)
+    assert lower < mean
 
 
 def test_lost_points_are_the_difference_of_top1_on_the_images_seen():
     rng = np.random.default_rng(1)
     rival, right = answers(rng, IMAGES, 0.9), answers(rng, 300, 0.7)
     expected = 100 * float(rival[:300].double().mean() - right.double().mean())
-    mean, lower = lost_points(rival, right)
+    mean, lower = lost_points(100.0 * rival, 100.0 * right)
     assert mean == pytest.approx(expected)
     assert lower < mean
 
@@ -73,12 +108,13 @@ def sample_and_run(right, seen):
 
 def test_answers_during_calibration_count_like_the_sample_where_the_rival_has_some():
     for lost, clear in ((3, False), (10, True)):
-        right = torch.arange(128) >= lost
-        rival = Rival(Answers(torch.ones(512, dtype=torch.bool), torch.ones(128, dtype=torch.bool)))
-        assert falls_short_calibrating(rival, right) == falls_short(rival, right) == clear
-        assert not falls_short_calibrating(Rival(rival.answers, 20.0), right)
-        assert not falls_short_calibrating(Rival(Answers(rival.answers.right)), right)
-        assert not falls_short_calibrating(None, right)
+        found, everything = without_divergence(torch.arange(128) >= lost), torch.ones(512).bool()
+        rival = known(everything, everything[:128])
+        assert falls_short_calibrating(rival, found) == falls_short(rival, found) == clear
+        assert not falls_short_calibrating(Rival(rival.answers, 20.0), found)
+        assert not falls_short_calibrating(known(everything), found)
+        assert not falls_short_calibrating(Rival(rival.answers, kl_weight=1.0), found)
+        assert not falls_short_calibrating(None, found)
 
 
 @pytest.mark.parametrize(("top1", "allowed", "looks"), [(0.5, 0.0, 1), (0.5, 60.0, 6)])
@@ -86,8 +122,10 @@ def test_a_bad_candidate_is_given_up_and_one_that_may_be_so_bad_is_not(top1, all
     rng, seen = np.random.default_rng(2), []
     right = answers(rng, IMAGES, top1)
     sample, run = sample_and_run(right, seen)
-    logits = logits_until_lost(run, sample, Rival(Answers(answers(rng, IMAGES, 0.95)), allowed))
+    rival = Rival(known(answers(rng, IMAGES, 0.95)).answers, allowed)
+    logits = logits_until_lost(run, sample, rival)
     assert seen == PORTIONS[:looks]
+    assert images_until_lost(without_divergence(right), rival) == len(logits)
     assert torch.equal(logits.argmax(1) == 0, right[: len(logits)])
 
 
@@ -105,15 +143,16 @@ def test_as_good_as_its_rival_a_candidate_is_hardly_ever_given_up():
         flip = rng.random((2, IMAGES)) < 0.1
         rival, right = (both ^ torch.from_numpy(own) for own in flip)
         sample, run = sample_and_run(right, [])
-        stopped += len(logits_until_lost(run, sample, Rival(Answers(rival)))) < IMAGES
+        stopped += len(logits_until_lost(run, sample, known(rival))) < IMAGES
     assert stopped / 300 <= 0.04
 
 
 class Life:
     """One life of a search: its journal, its candidates, its judge."""
 
-    def __init__(self, problem, folder):
-        config = load_search_config("digits", {"kl_weight": 0.0})
+    def __init__(self, problem, folder, kl_weight=0.0):
+        config = load_search_config("digits", {"kl_weight": kl_weight})
+        self.worth = lambda found: found.top1_val - 100 * kl_weight * found.kl
         self.keep = config.final[0].keep
         self.log = CandidateLog(Journal(folder / "journal.jsonl", 0.0))
         judged = contest(config, problem, self.log)
@@ -121,28 +160,56 @@ class Life:
 
     def metrics(self, policy):
         found = self.judged(policy)
-        self.log.keep(policy, found, found.top1_val)
+        self.log.keep(policy, found, self.worth(found))
         return found
 
 
-def test_what_clearly_misses_the_finals_is_given_up_also_after_an_interruption(problem, tmp_path):
+@pytest.mark.parametrize("kl_weight", [0.0, 0.5])
+def test_what_clearly_misses_the_finals_is_given_up_also_after_an_interruption(
+    problem, tmp_path, kl_weight
+):
     everything = len(problem.search_sample.labels)
-    first = Life(problem, tmp_path)
+    first = Life(problem, tmp_path, kl_weight)
     good = [problem.uniform(bits) for bits in (8, 7, 6, 5)[: first.keep]]
     assert [first.metrics(policy).images for policy in good] == [everything] * first.keep
     hopeless = problem.uniform(2)
-    again = Life(problem, tmp_path)
+    again = Life(problem, tmp_path, kl_weight)
     for policy in good:
         assert again.metrics(policy) == first.judged(policy)
     given_up = again.metrics(hopeless)
     assert given_up == first.metrics(hopeless)
-    assert given_up.images == 0  # the answers to its calibration were enough
+    # Of accuracy alone the answers to its calibration were enough.
+    assert given_up.images == (128 if kl_weight else 0)
     alone = judge(problem, load_search_config("digits", {}).candidate, hopeless)
     assert given_up.packed_bytes == pytest.approx(alone.packed_bytes, rel=0.02)
     assert given_up.top1_val == pytest.approx(alone.top1_val, abs=15)
     assert given_up.kl == pytest.approx(alone.kl, rel=0.3)
-    worst = min(first.metrics(policy).top1_val for policy in good)
-    assert given_up.top1_val < worst
+    worst = min(first.worth(first.metrics(policy)) for policy in good)
+    assert first.worth(given_up) < worst
+
+
+def test_of_equal_accuracy_the_one_that_diverges_more_is_given_up_where_that_counts(
+    problem, tmp_path, monkeypatch
+):
+    """Rivals are judged as they are; its answers to the sample are all but taken back, which leaves
+    the largest the largest."""
+    policy, sample = problem.uniform(7), problem.search_sample
+
+    def told(kl_weight):
+        folder = tmp_path / str(kl_weight)
+        folder.mkdir()
+        life = Life(problem, folder, kl_weight)
+        for bits in (8, 6, 5, 4)[: life.keep]:
+            life.metrics(problem.uniform(bits))
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                "ajpq.selection.judge.prepare_ranking",
+                lambda network, prefixes: lambda images: 0.01 * prepare_ranking(network)(images),
+            )
+            return life.metrics(policy).images
+
+    assert told(0.0) == len(sample.labels)
+    assert told(1.0) == 128
 
 
 def test_against_the_uncompressed_network_only_the_sample_counts(problem, tmp_path):

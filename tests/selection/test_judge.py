@@ -11,8 +11,9 @@ from ajpq.evaluate import costs_in_loop
 from ajpq.finetune.recipe import Calibration, Recipe, Stage
 from ajpq.finetune.tuning import calibrated, calibration_images
 from ajpq.problem import direct_weights, network_of
+from ajpq.selection.answers import Answers, without_divergence
 from ajpq.selection.executor import InProcess, worker_processes
-from ajpq.selection.fidelity import Answers, Rival
+from ajpq.selection.fidelity import Rival
 from ajpq.selection.judge import judge_against, judge_many
 from hw_models import vela
 
@@ -46,8 +47,10 @@ def test_a_generation_is_judged_as_its_members_are_wherever_it_is(problem):
                 found = judge_many(executor, recipe, policies, rival)
                 assert [metrics for metrics, _ in found] == [metrics for metrics, _ in alone]
                 for (_, own), (_, expected) in zip(found, alone, strict=True):
-                    assert torch.equal(own.right, expected.right)
-                    assert torch.equal(own.calibrating, expected.calibrating)
+                    for part in ("sample", "calibrating"):
+                        given, wanted = getattr(own, part), getattr(expected, part)
+                        assert torch.equal(given.right, wanted.right)
+                        assert torch.equal(given.kl, wanted.kl)
 
 
 def test_of_several_calibration_batches_the_first_that_runs_is_looked_at(problem):
@@ -87,4 +90,5 @@ def test_what_a_compiler_said_before_the_calibration_holds_after_it(
 
 
 def _all_right(problem):
-    return Rival(Answers(torch.ones(len(problem.search_sample.labels), dtype=torch.bool)))
+    right = torch.ones(len(problem.search_sample.labels), dtype=torch.bool)
+    return Rival(Answers(without_divergence(right)))

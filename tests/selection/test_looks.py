@@ -10,9 +10,10 @@ from ajpq.finetune.recipe import Calibration, Recipe, Stage
 from ajpq.finetune.tuning import Watch, fine_tune
 from ajpq.runs.candidates import CandidateLog
 from ajpq.runs.journal import Journal
+from ajpq.selection.answers import Answers, without_divergence
 from ajpq.selection.contest import contest
 from ajpq.selection.executor import InProcess
-from ajpq.selection.fidelity import ENOUGH_GAINS, Answers, Rival, hoped_for
+from ajpq.selection.fidelity import ENOUGH_GAINS, Rival, hoped_for
 from ajpq.selection.judge import judge_against, judge_many
 from ajpq.selection.looks import gained, images_of_a_look, look_steps, looking
 from envs.budget import Budget
@@ -37,7 +38,8 @@ def problem():
 
 
 def all_right(problem):
-    return Rival(Answers(torch.ones(len(problem.search_sample.labels), dtype=torch.bool)))
+    right = torch.ones(len(problem.search_sample.labels), dtype=torch.bool)
+    return Rival(Answers(without_divergence(right)))
 
 
 def test_looks_are_where_they_cost_little():
@@ -52,11 +54,11 @@ def test_looks_are_where_they_cost_little():
 
 
 def test_hope_is_the_largest_gain_and_never_negative():
-    rival = Rival(Answers(torch.ones(100, dtype=torch.bool)), allowed=1.0)
+    rival = Rival(Answers(without_divergence(torch.ones(100, dtype=torch.bool))), allowed=1.0)
     assert hoped_for(rival, [3.0] * (ENOUGH_GAINS - 1), 50) is None
     assert hoped_for(None, [3.0] * ENOUGH_GAINS, 50) is None
     hoped = hoped_for(rival, [*[3.0] * ENOUGH_GAINS, 7.0], 50)
-    assert (len(hoped.answers.right), hoped.allowed) == (50, 8.0)
+    assert (len(hoped.answers.sample), hoped.allowed) == (50, 8.0)
     assert hoped_for(rival, [-3.0] * ENOUGH_GAINS, 50).allowed == 1.0
 
 
@@ -70,7 +72,7 @@ def test_a_look_changes_nothing_of_what_goes_on(problem):
     policy = problem.uniform(3)
     plain, answers = judge_against(problem, TRAINED, policy)
     looked, same = judge_against(problem, TRAINED, policy, None, None, ())
-    assert torch.equal(answers.right, same.right)
+    assert torch.equal(answers.sample.right, same.sample.right)
     assert plain.gains is None
     assert len(looked.gains) == 2
     assert looked.model_copy(update={"gains": None}) == plain
@@ -97,7 +99,8 @@ def test_a_hopeless_candidate_is_not_trained_to_the_end(problem, monkeypatch):
         problem, TRAINED, problem.uniform(2), all_right(problem), None, NOTHING_GAINED
     )
     assert steps[-1] == 15
-    assert len(answers.right) == metrics.images <= images_of_a_look(problem.search_sample)
+    everything = len(problem.search_sample.labels)
+    assert len(answers.sample) == metrics.images <= images_of_a_look(everything)
     assert metrics.top1_val < 100
     assert metrics.packed_bytes > 0
     assert metrics.gains is None
@@ -151,7 +154,7 @@ def test_gains_survive_an_interruption(problem, tmp_path):
     assert again.gains == log.gains
 
 
-def test_a_reward_of_more_than_accuracy_is_not_told_early(problem, tmp_path):
+def test_trainings_are_looked_at_where_accuracy_alone_is_rewarded(problem, tmp_path):
     policy = problem.uniform(8)
     log = CandidateLog(Journal(tmp_path / "journal.jsonl", 0.0))
     assert contest(config_of(0.1), problem, log)(policy, Budget({}, {}, None, 0.0)).gains is None
