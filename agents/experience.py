@@ -34,16 +34,23 @@ class Tried:
 
 
 def best_of(tried: Iterable[Tried], task: CompressionTask) -> Tried | None:
-    """The candidate with the largest reward within the task's budget; None if there is none."""
+    """The candidate with the largest reward within the task's budget; None if there is none.
+
+    Those that were judged in full come first.
+    """
     fitting = [one for one in tried if task.budget.met(one.metrics)]
-    return max(fitting, key=lambda one: task.score(one.metrics), default=None)
+    return max(
+        fitting,
+        key=lambda one: (not one.metrics.given_up, task.score(one.metrics)),
+        default=None,
+    )
 
 
 def learned_reward(task: CompressionTask, tried: Sequence[Tried]) -> float | None:
     """What controllers' candidates added to the best reward so far; None if the first was one."""
     best, learned = None, 0.0
     for one in tried:
-        if task.budget.met(one.metrics):
+        if task.budget.met(one.metrics) and not one.metrics.given_up:
             reward = task.score(one.metrics)
             if best is None and one.learned:
                 return None

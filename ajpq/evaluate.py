@@ -40,12 +40,12 @@ class Metrics(Costs):
     """Costs, and quality on validation images.
 
     Attributes:
-        top1_val: percent of validation images classified right; of a candidate that was given up
-            an estimate.
+        top1_val: percent of validation images classified right.
         kl: mean KL divergence from the uncompressed network's predictions, nats per image.
         images: how many validation images a candidate was shown before it was given up, or all;
-            None where nothing is ever given up. With 0 its calibration told enough, and ``kl`` is
-            that of the first batch of the calibration.
+            None where nothing is ever given up. With 0 its calibration told enough.
+        given_up: as no finalist of the budget that it was asked for: accuracy and divergence are
+            estimates, too rough to call it another budget's best.
         gains: points of top-1 that a candidate with a training gained between each look at it and
             the end; None if there was no look, or not all images were seen.
     """
@@ -53,6 +53,7 @@ class Metrics(Costs):
     top1_val: float
     kl: float
     images: int | None = None
+    given_up: bool = False
     gains: tuple[float, ...] | None = None
 
 

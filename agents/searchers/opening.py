@@ -32,6 +32,9 @@ from envs.episodes import settled
 from envs.layer_control import sharing
 from envs.task import CompressionTask
 
+Departure = tuple[tuple[tuple[str, float], ...], str]
+"""Bounds of a budget, and the hash of a candidate that was its best."""
+
 # So many steps downhill for each budget; their share of the trials seldom has room for more.
 _MOST_STEPS = 3
 
@@ -82,7 +85,11 @@ def polish(tasks: Sequence[CompressionTask], tried: list[Tried]) -> None:
 
 
 def descend(
-    trials: Trials, tasks: Sequence[CompressionTask], tried: list[Tried], cautions: Sequence[float]
+    trials: Trials,
+    tasks: Sequence[CompressionTask],
+    tried: list[Tried],
+    cautions: Sequence[float],
+    left: set[Departure],
 ) -> None:
     """Go downhill from every budget's best candidate, one step each in turn, while that helps.
 
@@ -90,12 +97,13 @@ def descend(
 
     Args:
         cautions: see :func:`agents.descent.downhill`; each asks for one candidate in every step.
+        left: from where steps were taken before: the same slopes would lead to the same again.
+            What is left now is added.
     """
-    left = set[tuple[int, str]]()  # from where the same slopes would lead to the same again
-    for number, task in [*enumerate(tasks)] * _MOST_STEPS if cautions else ():
-        best = best_of(tried, task)
-        if best is not None and task.slopes is not None and (number, best.hash) not in left:
-            left.add((number, best.hash))
+    for task in [*tasks] * _MOST_STEPS if cautions else ():
+        best, bounds = best_of(tried, task), tuple(task.budget.bounds.items())
+        if best is not None and task.slopes is not None and (bounds, best.hash) not in left:
+            start = best.hash
             own = task.with_shares(best.shares)
             policy = own.policy(best.settings)
             if policy.hash != best.hash:  # settings stand for a solution of the program nearly
@@ -105,6 +113,7 @@ def descend(
             slopes = trials.slopes(task, policy)
             for caution in cautions:
                 _ask(*downhill(task, best, slopes, caution), tried)
+            left.add((bounds, start))
 
 
 def _ask(task: CompressionTask, settings: np.ndarray, tried: list[Tried]) -> None:

@@ -20,7 +20,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from agents.config import AgentConfig
 from agents.experience import Tried, best_of, forget, remember
 from agents.neighbourhood import centred, shorter, unknown
-from agents.searchers.opening import polish
+from agents.searchers.opening import Departure, polish
 from agents.searchers.setup import Hyperparameters, Setup
 from agents.training import build_agent, train_agent
 from agents.trials import Trials
@@ -52,9 +52,10 @@ class TwoControllers(Hyperparameters):
         between: budgets between each and the next that are served last, so that the front has no
             gaps, with
         between_share: of all trials.
-        descents: cautions with which candidates go downhill from every budget's best one when
-            controllers have taken their turns; without any no slopes are measured.
-        descent_share: of all trials.
+        descents: cautions with which candidates go downhill from every budget's best one before
+            controllers take their turns and after; without any no slopes are measured.
+        descents_first: before, at most this share of what the warm start leaves for the turns.
+        descent_share: after, this share of all trials.
         sees_sensitivities: do the agents observe how much layers mind narrow weights and pruning?
             What they start from says much of the same; seeing them too has made no difference
             beyond what seeds differ by (``benchmarks/ablations.py``).
@@ -72,6 +73,7 @@ class TwoControllers(Hyperparameters):
     between: int = Field(default=3, ge=0)
     between_share: float = Field(default=0.2, gt=0, lt=0.5)
     descents: tuple[Caution, ...] = (1.0, 2.0)
+    descents_first: float = Field(default=0.4, ge=0, lt=1)
     descent_share: float = Field(default=0.15, gt=0, lt=0.5)
     sees_sensitivities: bool = False
     agent: dict[str, Any] = Field(default_factory=dict)
@@ -85,6 +87,7 @@ class Search:
         moved_layers: as of :class:`TwoControllers`.
         set_aside: candidates from before the controllers began anew.
         since: how many there were when these turns began.
+        left: see :func:`agents.searchers.opening.descend`.
         proposed: is the candidate to come a controller's proposal, and not a neighbour of one?
     """
 
@@ -94,6 +97,7 @@ class Search:
     moved_layers: int | None = None
     set_aside: list[Tried] = dataclasses.field(default_factory=list)
     since: int = 0
+    left: set[Departure] = dataclasses.field(default_factory=set)
     proposed: bool = True
 
     def centres(self, reach: float) -> list[CompressionTask]:

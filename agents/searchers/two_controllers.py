@@ -1,10 +1,11 @@
 """AJPQ: a layer controller and a channel controller around a warm start.
 
-First comes what needs no learning, then the controllers' turns (:mod:`agents.searchers.turns`).
-When they are done, every budget's best candidate goes downhill along its own slopes
-(:mod:`agents.descent`). Last come budgets between those that were asked for: they begin with a
-solution of the integer program and with what lies between their neighbours' best, go downhill too,
-and what was learned serves them as well.
+First comes what needs no learning; from there every budget's best candidate goes downhill along
+its own slopes (:mod:`agents.descent`). Then controllers take their turns
+(:mod:`agents.searchers.turns`), and when they are done, it goes downhill once more. Last come
+budgets between those that were asked for: they begin with a solution of the integer program and
+with what lies between their neighbours' best, go downhill too, and what was learned serves them as
+well.
 """
 
 from __future__ import annotations
@@ -62,6 +63,9 @@ def two_controllers(setup: Setup) -> None:
     search = Search(_asking(rounds, settings), [], rng, settings.moved_layers)
     with contextlib.suppress(SearchOver):
         _open(rounds, settings, search)
+    if last:
+        _descend(_part(rounds, settings.descents_first), settings, search)
+        search.tasks = _asking(rounds, settings)
     agents = controllers(rounds, settings, search)
     if setup.origin is not None:
         for name, agent in agents.items():
@@ -72,10 +76,7 @@ def two_controllers(setup: Setup) -> None:
             act(search, agents["layer"], settings.reach[-1])
         take_turns(rounds, settings, search, agents)
     if last:
-        downhill = _part(setup, last / kept)
-        search.tasks = _asking(downhill, settings)
-        with contextlib.suppress(SearchOver):
-            descend(downhill.trials, search.tasks, search.tried, settings.descents)
+        _descend(_part(setup, last / kept), settings, search)
     front = points_of([sharing(task) for task in setup.tasks], search.tried)
     whole = dataclasses.replace(setup, tasks=(*others,) or setup.tasks)
     search.tasks = _asking(whole, settings)
@@ -83,7 +84,7 @@ def two_controllers(setup: Setup) -> None:
         if others:
             _open_between(whole, settings, search)
             continue_from(search.tasks, search.tried, front)
-            descend(whole.trials, search.tasks, search.tried, settings.descents)
+            descend(whole.trials, search.tasks, search.tried, settings.descents, search.left)
         take_turns(whole, settings, search, agents)
     for name, agent in agents.items():
         save_agent(agent, agent_config(setup.config, settings), setup.folder / "agent" / name)
@@ -127,6 +128,13 @@ def _open(setup: Setup, settings: TwoControllers, search: Search) -> None:
         search.tried += integer_program(setup, settings.floor, known)
     if settings.pruning:
         polish(search.tasks, search.tried)
+
+
+def _descend(setup: Setup, settings: TwoControllers, search: Search) -> None:
+    """Go downhill from what has been best, as long as the setup's trials last."""
+    search.tasks = _asking(setup, settings)
+    with contextlib.suppress(SearchOver):
+        descend(setup.trials, search.tasks, search.tried, settings.descents, search.left)
 
 
 def _open_between(setup: Setup, settings: TwoControllers, search: Search) -> None:

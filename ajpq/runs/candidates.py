@@ -84,13 +84,15 @@ class CandidateLog:
         return CompressionPolicy.model_validate(order[place - 1]["policy"])
 
     def ranked(self, met: Callable[[Metrics], bool]) -> list[CompressionPolicy]:
-        """Different policies, those within the budget first, then by reward."""
+        """Different policies, those within the budget first, then those that were judged in full,
+        then by reward."""
         return [CompressionPolicy.model_validate(entry["policy"]) for entry in self._order(met)]
 
     def _order(self, met: Callable[[Metrics], bool]) -> list[dict[str, Any]]:
         unique = {entry["hash"]: entry for entry in reversed(self.entries)}
-        return sorted(
-            unique.values(),
-            key=lambda entry: (met(self._seen[entry["hash"]]), entry["reward"]),
-            reverse=True,
-        )
+
+        def place(entry: dict[str, Any]) -> tuple[bool, bool, float]:
+            metrics = self._seen[entry["hash"]]
+            return met(metrics), not metrics.given_up, entry["reward"]
+
+        return sorted(unique.values(), key=place, reverse=True)

@@ -33,7 +33,7 @@ def contest(
     nothing, so nothing is given up there. A candidate that is trained first is looked at in the
     midst of that where accuracy alone is rewarded.
     """
-    hard, whole = config.budget_mode == "hard", (None, len(problem.search_sample.labels))
+    hard = config.budget_mode == "hard"
     gains_tell = hard and config.kl_weight == 0
     answers: dict[str, Answers] = {}
     sample, recipe = problem.search_sample, config.candidate
@@ -50,7 +50,7 @@ def contest(
         if config.max_drop is not None:
             assert sample.float_logits is not None
             return Rival(Answers(answers_to(sample, sample.float_logits)), config.max_drop)
-        last = log.placed(config.final[0].keep, lambda m: m.images in whole and budget.met(m))
+        last = log.placed(config.final[0].keep, lambda m: budget.met(m) and not m.given_up)
         return None if last is None else Rival(known(last), kl_weight=config.kl_weight)
 
     def judged(policy: CompressionPolicy, budget: Bounds) -> Metrics:

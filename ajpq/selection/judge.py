@@ -214,6 +214,7 @@ def _estimated(
         **costs.model_dump(),
         top1_val=min(max(top1, 0.0), 100.0),
         kl=max(float(kl + (found.kl - same.kl).mean()), 0.0),
+        given_up=True,
     )
 
 

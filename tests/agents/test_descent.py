@@ -84,13 +84,28 @@ def test_true_slopes_lead_to_better_candidates_again_and_again():
     tried = [one]
     rewards = [task.score(one.metrics)]
     for _ in range(4):
-        descend(trials, [asking], tried, (1.0,))
+        descend(trials, [asking], tried, (1.0,), set())
         rewards.append(max(task.score(own.metrics) for own in tried))
     # Up to three steps at once, one where it does not help.
     assert 4 * 30 <= trials.images <= 12 * 30
     assert rewards[1] > rewards[0]
     assert rewards[-1] >= rewards[1]
     assert rewards[-1] > 0.6 * rewards[0]  # rewards are below zero
+
+
+def test_nobody_pays_twice_for_the_same_slopes():
+    task = sharing(joint_toy(0.5))
+    asking = with_slopes(task, images=30)
+    trials = Trials(judge=lambda task, policy: task.assess(policy), cost=lambda metrics: 0)
+    tried, left, spent = [candidate(task)], set(), []
+    for _ in range(12):
+        descend(trials, [asking], tried, (1.0,), left)
+        spent.append(trials.images)
+    assert spent[0] > 0
+    assert spent[-1] == spent[-2]  # the best is where it was, and so are its slopes
+    assert trials.images == 30 * len(left)
+    descend(trials, [asking], tried, (1.0,), set())
+    assert trials.images > spent[-1]
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from agents.experience import Tried, best_of, settings_of, walk
+from agents.experience import Tried, best_of, learned_reward, settings_of, walk
 from agents.warm_start import prior_pruned, table_settings
 from envs.allocation import even_shares
 from envs.fitting import uses_the_budget
@@ -48,6 +48,21 @@ def test_candidates_count_for_budgets_that_they_keep_and_use():
     assert not uses_the_budget(task.at(1.5), one.metrics)
     assert best_of([one], task) is one
     assert best_of([one], task.at(0.9)) is None
+
+
+def test_a_candidate_that_was_given_up_is_nobodys_best_and_adds_nothing():
+    """Under another budget its estimate may lie above what was judged in full."""
+    task = sharing(joint_toy(0.5))
+    known = tried(task, table_settings(task, prior_pruned(task, 0.5)))
+    hopeful = known.metrics.model_copy(update={"top1_val": 100.0, "kl": 0.0, "given_up": True})
+    given_up = dataclasses.replace(known, metrics=hopeful, learned=True)
+    assert best_of([given_up, known], task) is known
+    assert best_of([given_up], task) is given_up
+    assert learned_reward(task, [known, given_up]) == 0.0
+    judged = hopeful.model_copy(update={"given_up": False})
+    found = dataclasses.replace(given_up, metrics=judged)
+    assert best_of([known, found], task) is found
+    assert learned_reward(task, [known, found]) > 0.0
 
 
 def test_settings_of_a_policy_stand_for_it():

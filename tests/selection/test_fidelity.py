@@ -237,3 +237,13 @@ def test_places_are_those_of_the_ranking(tmp_path, problem):
     assert [log.placed(place, lambda metrics: True) for place in (1, 2, 3, 4)] == ranked
     assert log.placed(5, lambda metrics: True) is None
     assert log.placed(1, lambda metrics: False) is None
+
+
+def test_who_was_given_up_comes_behind_all_who_were_not(tmp_path, problem):
+    log = CandidateLog(Journal(tmp_path / "journal.jsonl", 0.0))
+    full = judge(problem, load_search_config("digits", {}).candidate, problem.uniform(8))
+    for bits, value in ((8, 0.5), (7, 0.9), (6, 0.6)):
+        metrics = full.model_copy(update={"given_up": bits == 7})
+        log.assess(problem.uniform(bits), lambda policy, found=metrics: found)
+        log.keep(problem.uniform(bits), metrics, value)
+    assert log.ranked(lambda metrics: True) == [problem.uniform(bits) for bits in (6, 8, 7)]
