@@ -2,10 +2,10 @@
 
 ResNet-20 of zoo/base on edge-npu, budgets and cost as in :mod:`benchmarks.search_quality`.
 The whole searcher beside itself without a channel controller, with agents that observe
-sensitivities, without slopes, without a warm start (and slopes), without budgets between, and
-without the budget as a goal: one search for each budget, at a third of the cost. On bitfusion,
-where widths go by blocks of channels, beside the first two of these. No fine-tuning, no test
-images.
+sensitivities, with slopes after the controllers' turns only, without slopes, without a warm start
+(and slopes), without budgets between, and without the budget as a goal: one search for each budget,
+at a third of the cost. On bitfusion, where widths go by blocks of channels, beside the first three
+of these. No fine-tuning, no test images.
 
     make bench NAME=ablations
     python -m benchmarks.ablations --data imagefolder:DIR
@@ -28,9 +28,10 @@ from benchmarks.unseen_budgets import searched
 
 NAME = "ablations"
 TARGET, IN_BLOCKS = "edge-npu", "bitfusion"
-SEEING = "with_sensitivities"
+SEEING, LAST = "with_sensitivities", "slopes_last"
 ALTERED = (
     SEEING,
+    LAST,
     "without_slopes",
     "from_nothing",
     "without_between",
@@ -58,7 +59,7 @@ def main(
     files = {name: str(agents / f"{name}.yaml") for name in ALTERED}
     specs = (OURS, LAYERS, *files.values())
     together = searched(config_of(TARGET, data, checkpoint, quick, agents=specs), folder / "all")
-    few = (OURS, LAYERS, files[SEEING])
+    few = (OURS, LAYERS, files[SEEING], files[LAST])
     in_blocks = searched(
         config_of(IN_BLOCKS, data, checkpoint, quick, agents=few), folder / IN_BLOCKS
     )
