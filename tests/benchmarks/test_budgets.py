@@ -57,6 +57,7 @@ def test_every_ablation_changes_one_thing():
     whole = load_agent_config("ajpq").hyperparameters
     differences = {
         "with_sensitivities": {"sees_sensitivities": True},
+        "slopes_last": {"descents_first": 0.0},
         "without_slopes": {"descents": []},
         "from_nothing": {"pruning": [], "floor": 0, "descents": []},
         "without_between": {"between": 0},
