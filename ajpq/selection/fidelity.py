@@ -38,6 +38,8 @@ from ajpq.evaluate import Images
 from ajpq.selection.answers import Answers, Shown, answers_to
 
 _FIRST_LOOK = 128
+# Images shown together: the rest of a sample, however large, is of one of few sizes too.
+_AT_ONCE = 512
 # One-sided, of the normal distribution: half a percent at each look.
 _DEVIATIONS = 2.58
 # So many candidates have to be trained in full before one is given up in the midst of it.
@@ -96,7 +98,7 @@ def logits_until_lost(
     """
     parts: list[Tensor] = []
     for begin, end in itertools.pairwise((0, *_looks(len(sample.labels)))):
-        parts.append(run(sample.images[begin:end]))
+        parts += [run(portion) for portion in sample.images[begin:end].split(_AT_ONCE)]
         if rival is not None and falls_short(rival, answers_to(sample, torch.cat(parts))):
             break
     return torch.cat(parts)

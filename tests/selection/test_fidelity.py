@@ -136,6 +136,14 @@ def test_without_a_rival_all_images_are_seen_in_the_same_portions():
     assert seen == PORTIONS
 
 
+def test_however_many_images_there_are_few_are_shown_together():
+    seen = []
+    sample, run = sample_and_run(answers(np.random.default_rng(7), 5000, 0.5), seen)
+    assert len(logits_until_lost(run, sample, None)) == sum(seen) == 5000
+    assert max(seen) == 512
+    assert len(set(seen)) <= 4  # and what is left over
+
+
 def test_as_good_as_its_rival_a_candidate_is_hardly_ever_given_up():
     rng, stopped = np.random.default_rng(4), 0
     for _ in range(300):
