@@ -44,13 +44,15 @@ def relative(
     """The reward as seen from the best candidate, in units of what the usual one falls short.
 
     A tight budget costs points of accuracy where a wide one costs tenths; one critic that learns
-    both would see the first only. Those who fall short by far are all equally bad.
+    both would see the first only. Those who fall short by far are all equally bad, and nobody who
+    was given up is better than the best.
     """
     short = [best - task.score(one.metrics) for one in tried if uses_the_budget(task, one.metrics)]
     unit = max(float(np.median(short or [0.0])), _LEAST_UNIT)
 
     def value(metrics: Metrics, budget: Budget) -> float:
-        return max((task.value(metrics, budget) - best) / unit, _WORST)
+        ahead = max((task.value(metrics, budget) - best) / unit, _WORST)
+        return min(ahead, 0.0) if metrics.given_up else ahead
 
     return value
 

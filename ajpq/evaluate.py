@@ -44,8 +44,9 @@ class Metrics(Costs):
         kl: mean KL divergence from the uncompressed network's predictions, nats per image.
         images: how many validation images a candidate was shown before it was given up, or all;
             None where nothing is ever given up. With 0 its calibration told enough.
-        given_up: as no finalist of the budget that it was asked for: accuracy and divergence are
-            estimates, too rough to call it another budget's best.
+        given_up: was judging it stopped early, because others within the budget that it was asked
+            for are better? Accuracy and divergence are estimates then, too rough to call it the
+            best of another budget. Never against a bound on the drop, which has one rival for all.
         gains: points of top-1 that a candidate with a training gained between each look at it and
             the end; None if there was no look, or not all images were seen.
     """

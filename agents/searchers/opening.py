@@ -113,7 +113,7 @@ def descend(
             slopes = trials.slopes(task, policy)
             for caution in cautions:
                 _ask(*downhill(task, best, slopes, caution), tried)
-            left.add((bounds, start))
+            left |= {(bounds, start), (bounds, policy.hash)}
 
 
 def _ask(task: CompressionTask, settings: np.ndarray, tried: list[Tried]) -> None:

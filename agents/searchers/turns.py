@@ -42,13 +42,13 @@ class TwoControllers(Hyperparameters):
             tables propose nothing, later neither.
         floor: solutions of the integer program for each budget that the search starts from too,
             and below which it never ends; 0 for none, and none of its sensitivities.
-        reach: how far an action of 1 moves from the centre, first and last round: wide at
-            first, for devices step by whole blocks of channels, then narrow.
+        reach: how far an action of 1 moves from the centre when nothing is spent, and when all is:
+            wide at first, for devices step by whole blocks of channels, then narrow.
         patience: after so many candidates that were no budget's best the controllers forget what
             they know and begin anew; None: never. For searches without a warm start.
         moved_layers: in so many a neighbour of a proposal that is known already differs; None: all.
         mix: of the channel controller: weight of the network's reward next to the layers' errors,
-            first and last round.
+            when nothing is spent, and when all is.
         between: budgets between each and the next that are served last, so that the front has no
             gaps, with
         between_share: of all trials.
@@ -196,7 +196,7 @@ def take_turns(
 
 
 def _now(ends: tuple[float, float], trials: Trials) -> float:
-    """Between the first and the last round as much of the way as trials are spent."""
+    """Between both ends as much of the way as trials are spent."""
     left = trials.left
     spent = trials.candidates / max(trials.candidates + left, 1) if np.isfinite(left) else 0.0
     return ends[0] + spent * (ends[1] - ends[0])

@@ -63,7 +63,7 @@ def two_controllers(setup: Setup) -> None:
     search = Search(_asking(rounds, settings), [], rng, settings.moved_layers)
     with contextlib.suppress(SearchOver):
         _open(rounds, settings, search)
-    if last:
+    if last and settings.descents_first:
         _descend(_part(rounds, settings.descents_first), settings, search)
         search.tasks = _asking(rounds, settings)
     agents = controllers(rounds, settings, search)

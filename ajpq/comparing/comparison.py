@@ -213,6 +213,8 @@ def asked_of(entries: Sequence[Mapping[str, Any]], arena: Arena) -> list[Asked]:
             )
             for budgets in (arena.budgets, arena.between)
         )
+        if metrics.given_up:  # of budgets that nobody was asked for estimates may be all there is
+            rewards = (None,) * len(rewards)
         found.append(Asked(entry["hash"], images, rewards, between))
     return found
 

@@ -71,8 +71,9 @@ class Asked:
 
     Attributes:
         images: spent when its answer was known.
-        rewards: one for each budget; None where it is not within.
-        between: the same for budgets between those that were asked for.
+        rewards: one for each budget; None where it is not within, and everywhere if it was given
+            up.
+        between: of budgets between those that were asked for; estimates where it was given up.
     """
 
     hash: str

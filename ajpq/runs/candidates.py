@@ -64,8 +64,11 @@ class CandidateLog:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The entry with the largest reward."""
-        return max(self.entries, key=lambda entry: entry["reward"])
+        """The entry with the largest reward, of those that were judged in full if there are any."""
+        return max(
+            self.entries,
+            key=lambda entry: (not entry["metrics"].get("given_up", False), entry["reward"]),
+        )
 
     @property
     def gains(self) -> list[tuple[float, ...]]:

@@ -25,6 +25,9 @@ class Shown:
     def __len__(self) -> int:
         return len(self.right)
 
+    def __add__(self, more: Shown) -> Shown:
+        return Shown(torch.cat([self.right, more.right]), torch.cat([self.kl, more.kl]))
+
     def first(self, count: int) -> Shown:
         """The same of fewer images."""
         return Shown(self.right[:count], self.kl[:count])
@@ -50,17 +53,17 @@ class Answers:
     calibrating: Shown = NOTHING
 
 
-def answers_to(images: Images, logits: Tensor) -> Shown:
-    """What ``logits [n, classes]`` say of the first n of ``images``.
+def answers_to(images: Images, logits: Tensor, begin: int = 0) -> Shown:
+    """What ``logits [n, classes]`` say of n of ``images``, from number ``begin`` on.
 
     Nothing diverges where it is not known what the uncompressed network answers.
     """
-    count = len(logits)
+    seen = slice(begin, begin + len(logits))
     if images.float_logits is None:
-        kl = torch.zeros(count, dtype=torch.float64)
+        kl = torch.zeros(len(logits), dtype=torch.float64)
     else:
-        kl = kl_of_images(images.float_logits[:count], logits)
-    return Shown(logits.argmax(1) == images.labels[:count], kl)
+        kl = kl_of_images(images.float_logits[seen], logits)
+    return Shown(logits.argmax(1) == images.labels[seen], kl)
 
 
 def without_divergence(right: Tensor) -> Shown:

@@ -56,6 +56,8 @@ def contest(
     def judged(policy: CompressionPolicy, budget: Bounds) -> Metrics:
         gains = log.gains if gains_tell else None
         metrics, found = judge_against(problem, recipe, policy, rival(budget), shared, gains)
+        if config.max_drop is not None:  # the same is lost whoever asks, and may be regained
+            metrics = metrics.model_copy(update={"given_up": False})
         if len(found.sample) == len(sample.labels):
             answers[policy.hash] = found
         return metrics

@@ -35,10 +35,10 @@ import torch
 from torch import Tensor
 
 from ajpq.evaluate import Images
-from ajpq.selection.answers import Answers, Shown, answers_to
+from ajpq.selection.answers import NOTHING, Answers, Shown, answers_to
 
 _FIRST_LOOK = 128
-# Images shown together: the rest of a sample, however large, is of one of few sizes too.
+# Images shown together at most: so much of what a layer answers is still near when it is read.
 _AT_ONCE = 512
 # One-sided, of the normal distribution: half a percent at each look.
 _DEVIATIONS = 2.58
@@ -96,11 +96,14 @@ def logits_until_lost(
         rival: None to see all; in the same portions, so that the answers are the same bits.
         sample: in random order, so that its beginning is like the rest.
     """
-    parts: list[Tensor] = []
+    parts, found = list[Tensor](), NOTHING
     for begin, end in itertools.pairwise((0, *_looks(len(sample.labels)))):
-        parts += [run(portion) for portion in sample.images[begin:end].split(_AT_ONCE)]
-        if rival is not None and falls_short(rival, answers_to(sample, torch.cat(parts))):
-            break
+        new = [run(portion) for portion in sample.images[begin:end].split(_AT_ONCE)]
+        parts += new
+        if rival is not None:
+            found += answers_to(sample, torch.cat(new), begin)
+            if falls_short(rival, found):
+                break
     return torch.cat(parts)
 
 

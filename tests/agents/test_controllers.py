@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from agents.config import load_agent_config
 from agents.experience import Tried
 from agents.front import load_front
 from agents.neighbourhood import centred, shorter, unknown
@@ -59,6 +60,26 @@ def test_with_slopes_the_controllers_keep_budgets_and_limits_and_repeat_themselv
     slopes, rest = divmod(trials.images - IMAGES * different, 50)
     assert rest == 0
     assert slopes >= len(tasks)  # the toy's harm costs nothing
+
+
+@pytest.mark.parametrize("share", [0.4, 0.0])
+def test_slopes_come_before_the_turns_of_controllers_or_after_them_only(
+    share, tmp_path, monkeypatch
+):
+    order, module = [], sys.modules["agents.searchers.two_controllers"]
+    for name in ("_descend", "take_turns"):
+        inner = getattr(module, name)
+
+        def told(*given, name=name, inner=inner):
+            order.append(name)
+            return inner(*given)
+
+        monkeypatch.setattr(module, name, told)
+    settings = load_agent_config("ajpq").hyperparameters | {"descents_first": share}
+    tasks = [with_slopes(joint_toy(SIZE), images=50)]
+    searched("ajpq", tasks, tmp_path, hyperparameters=settings, most_images=9000)
+    before = ["_descend"] if share else []
+    assert order[: len(before) + 2] == [*before, "take_turns", "_descend"]
 
 
 def test_a_short_search_is_its_warm_start(tmp_path):

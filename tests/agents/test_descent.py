@@ -93,6 +93,22 @@ def test_true_slopes_lead_to_better_candidates_again_and_again():
     assert rewards[-1] > 0.6 * rewards[0]  # rewards are below zero
 
 
+def test_nobody_pays_twice_for_the_same_slopes_of_what_its_settings_stand_for():
+    """The best is a policy that its settings give only nearly, as one of the integer program; what
+    they give is worse, and its slopes are asked for once."""
+    task = sharing(joint_toy(0.5))
+    asking = with_slopes(task, images=30)
+    one = candidate(task)
+    ahead = one.metrics.model_copy(update={"top1_val": 100.0, "kl": 0.0})
+    tried, left = [dataclasses.replace(one, metrics=ahead, hash="of another")], set()
+    trials = Trials(judge=lambda task, policy: task.assess(policy), cost=lambda metrics: 0)
+    descend(trials, [asking], tried, (1.0,), left)
+    assert trials.images == 30
+    assert {name for _, name in left} == {"of another", one.hash}
+    descend(trials, [asking], tried[1:2], (1.0,), left)
+    assert trials.images == 30
+
+
 def test_nobody_pays_twice_for_the_same_slopes():
     task = sharing(joint_toy(0.5))
     asking = with_slopes(task, images=30)

@@ -186,6 +186,7 @@ def test_what_clearly_misses_the_finals_is_given_up_also_after_an_interruption(
         assert again.metrics(policy) == first.judged(policy)
     given_up = again.metrics(hopeless)
     assert given_up == first.metrics(hopeless)
+    assert given_up.given_up
     # Of accuracy alone the answers to its calibration were enough.
     assert given_up.images == (128 if kl_weight else 0)
     alone = judge(problem, load_search_config("digits", {}).candidate, hopeless)
@@ -220,12 +221,17 @@ def test_of_equal_accuracy_the_one_that_diverges_more_is_given_up_where_that_cou
     assert told(1.0) == 128
 
 
-def test_against_the_uncompressed_network_only_the_sample_counts(problem, tmp_path):
-    """It knows the training images by heart: whatever is compressed falls short there."""
-    config = load_search_config("digits", {"kl_weight": 0.0, "max_drop": 1.0})
+@pytest.mark.parametrize("kl_weight", [0.0, 0.5])
+def test_against_the_uncompressed_network_only_accuracy_on_the_sample_counts(
+    problem, tmp_path, kl_weight
+):
+    """It knows the training images by heart: whatever is compressed falls short there. Whoever asks
+    is told the same, so that estimates rank with what was judged in full."""
+    config = load_search_config("digits", {"kl_weight": kl_weight, "max_drop": 1.0})
     judged = contest(config, problem, CandidateLog(Journal(tmp_path / "journal.jsonl", 0.0)))
     found = judged(problem.uniform(2), Budget({}, {}, 1.0, 0.0))
-    assert 0 < found.images <= len(problem.search_sample.labels)
+    assert 0 < found.images < len(problem.search_sample.labels)
+    assert not found.given_up
 
 
 def test_a_candidate_is_judged_as_if_it_were_alone(problem, tmp_path):
