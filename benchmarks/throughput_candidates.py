@@ -59,11 +59,12 @@ def candidates(checkpoint: Path, data: str, policies: int, seed: int) -> list[di
     once = time.perf_counter() - started
     found = _turns(name, problem, recipe, proposals[:COMPARED])
     found["candidate as searched"] = _searched(config, problem, proposals)
-    wrong, images = _decided(config, problem, proposals, seed)
-    wrong_kl, images_kl = _decided(config, problem, proposals, seed, KL_WEIGHT)
+    keep, answers = config.final[0].keep, _answers(problem, recipe, proposals)
+    wrong, images = decisions(answers, keep, seed)
+    wrong_kl, images_kl = decisions(answers, keep, seed, KL_WEIGHT)
     config, problem = on_all_validation_images(checkpoint, data, NEAR_CHANCE)
     hard = random_proposals(config, problem, policies, seed)
-    wrong_there, images_there = _decided(config, problem, hard, seed)
+    wrong_there, images_there = decisions(_answers(problem, recipe, hard), keep, seed)
     total = len(sample.labels)
     return [
         *(row(what, name, seconds, "s") for what, seconds in found.items()),
@@ -77,17 +78,12 @@ def candidates(checkpoint: Path, data: str, policies: int, seed: int) -> list[di
     ]
 
 
-def _decided(
-    config: SearchConfig,
-    problem: Problem,
-    proposals: Sequence[CompressionPolicy],
-    seed: int,
-    kl_weight: float = 0.0,
-) -> tuple[float, float]:
-    recipe = config.candidate
+def _answers(
+    problem: Problem, recipe: Recipe, proposals: Sequence[CompressionPolicy]
+) -> list[Answers]:
+    """Of every candidate, to all images."""
     shared = shared_by_candidates(problem, recipe)
-    answers = [judge_against(problem, recipe, p, None, shared)[1] for p in proposals]
-    return decisions(answers, config.final[0].keep, seed, kl_weight)
+    return [judge_against(problem, recipe, policy, None, shared)[1] for policy in proposals]
 
 
 def on_all_validation_images(

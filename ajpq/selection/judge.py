@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ajpq.evaluate import Costs, Images, Metrics, costs_in_loop, measured
+from ajpq.evaluate import Costs, Images, Metrics, costs_in_loop
 from ajpq.finetune.recipe import Recipe
 from ajpq.finetune.training import DivergedError
 from ajpq.finetune.tuning import Watch, calibrated, calibration_batches, fine_tune
@@ -20,7 +20,7 @@ from ajpq.problem import Problem, direct_weights, float_logits, network_of
 from ajpq.selection.answers import NOTHING, Answers, Shown, answers_to
 from ajpq.selection.executor import Executor, Report
 from ajpq.selection.fidelity import Rival, falls_short_calibrating, logits_until_lost
-from ajpq.selection.looks import Gains, StoppedError, first, gained, looking
+from ajpq.selection.looks import Gains, StoppedError, gained, looking
 from ajpq.simulation.prefixes import Prefixes
 from ajpq.simulation.ranking import prepare_ranking
 from hw_models.network import Network
@@ -195,7 +195,8 @@ def _judged(
     if rival is not None and len(found) < len(sample.labels):
         metrics = _estimated(costs, rival, rival.answers.sample, found, hope)
     else:
-        metrics = measured(costs, logits, first(sample, len(logits)))
+        top1, kl = 100 * float(found.right.double().mean()), float(found.kl.mean())
+        metrics = Metrics(**costs.model_dump(), top1_val=top1, kl=kl)
     return metrics.model_copy(update={"images": len(found)}), Answers(found, calibrating)
 
 
