@@ -39,7 +39,7 @@ from ajpq.evaluate import Images
 from ajpq.selection.answers import NOTHING, Answers, Shown, answers_to
 
 _FIRST_LOOK = 128
-# Images shown together at most: so much of what a layer answers is still near when it is read.
+# Images shown together at most; larger portions, of odd sizes above all, were slower.
 _AT_ONCE = 512
 # One-sided, of the normal distribution: half a percent at each look.
 _DEVIATIONS = 2.58
