@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import sys
 import time
@@ -33,7 +34,9 @@ def option(metavar: str, hint: str = "default: the config's", about: str | None 
 Text = Annotated[str | None, option("NAME")]
 Count = Annotated[int | None, option("N")]
 Bound = Annotated[float | Literal["none"] | None, option("RATIO")]
-Limits = Annotated[tuple[str, ...], option("COST=BOUND ...", "")]
+Limits = Annotated[
+    tuple[tuple[str, ...], ...], option("COST=BOUND ...", ""), tyro.conf.UseAppendAction
+]
 
 
 def run(command: Callable[..., None], *, prog: str) -> None:
@@ -95,17 +98,22 @@ def bounds_given(**bounds: float | Literal["none"] | None) -> dict[str, float | 
     }
 
 
-def limits_given(limits: Sequence[str]) -> dict[str, dict[str, str]]:
-    """``COST=BOUND`` of the user as the setting ``limits``; nothing without any.
+def limits_given(limits: Sequence[Sequence[str]]) -> dict[str, dict[str, str]]:
+    """``COST=BOUND`` of the user, in one or several options, as the setting ``limits``.
+
+    Nothing without any.
 
     Raises:
-        AjpqError: a text of another form.
+        AjpqError: a text of another form, or two bounds of one cost.
     """
-    pairs = {}
-    for text in limits:
-        cost, equals, pairs[cost] = text.partition("=")
+    pairs: dict[str, str] = {}
+    for text in itertools.chain.from_iterable(limits):
+        cost, equals, bound = text.partition("=")
         if not equals:
             raise AjpqError(f"--limit: expected COST=BOUND, such as flash=128kB, got {text!r}")
+        if cost in pairs:
+            raise AjpqError(f"--limit: two bounds of {cost}: {pairs[cost]} and {bound}")
+        pairs[cost] = bound
     return {"limits": pairs} if pairs else {}
 
 
