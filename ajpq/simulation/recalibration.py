@@ -26,7 +26,7 @@ from ajpq.simulation.batchnorm import normalized_by_itself
 from ajpq.simulation.calibration import clips, magnitude
 from ajpq.simulation.grids import NARROW, ActivationRange, quantize_edge
 from ajpq.simulation.kernels import Kernels, fastest
-from ajpq.simulation.kernels.floats import CLAMPS, finish, step_size
+from ajpq.simulation.kernels.floats import CLAMPS, clamp_range, finish, step_size
 from ajpq.simulation.operators import applied, operator_module
 from ajpq.simulation.prefixes import Prefixes
 from ajpq.simulation.ranking import loaded, ranking_step, real_edge
@@ -78,12 +78,16 @@ def recalibrate(
     def measuring() -> bool:
         return current < range_batches
 
-    def measure(edge: str, values: Tensor) -> None:
+    def measure(
+        edge: str, values: Tensor, unit: float = 1.0, ends: tuple[float, float] = EVERYTHING
+    ) -> None:
+        """``values`` in units of an edge, which are going to be clamped to ``ends``."""
         own, domain = network.edges[edge], graph.domains.get(edge, EVERYTHING)
-        narrow = own.bits in NARROW
-        notes[edge] = (
-            clips(values, [own.bits], own.signed)[0] if narrow else magnitude(values, domain)
-        )
+        if own.bits in NARROW:
+            notes[edge] = clips(values.clamp(*ends) * unit, [own.bits], own.signed)[0]
+        else:
+            low, high = max(domain[0] / unit, ends[0]), min(domain[1] / unit, ends[1])
+            notes[edge] = magnitude(values, (low, high)) * unit
 
     owners = {fusion.node.name: fusion.batchnorm or fusion.node for fusion in graph.fusions}
     steps, more, biases = [], {}, _biases_in_front(graph)
@@ -209,26 +213,41 @@ def _either(condition: Callable[[], bool], first: Step, second: Step) -> Step:
     return run
 
 
+Measure = Callable[[str, Tensor, float, tuple[float, float]], None]
+"""Takes down an edge, its values in units, what a unit is, and the ends of what will be clamped."""
+
+
 def _measured_step(
     kernels: Kernels,
     network: Network,
     op: Operator,
     real: Step,
     normalise: Normalise | None,
-    measure: Callable[[str, Tensor], None],
+    measure: Measure,
     notes: dict[str, Any],
 ) -> Step:
     inputs, out = [network.edges[edge] for edge in op.inputs], network.edges[op.output]
     if op.kind in GRID_PRESERVING:
         return _inheriting(op, kernels.move(op, inputs, out), notes)
+    if op.activation not in CLAMPS:
 
-    def step(*stored: Tensor) -> Tensor:
+        def step(*stored: Tensor) -> Tensor:
+            x = real(*stored)
+            x = applied(x if normalise is None else normalise(x, 1.0), op.activation)
+            measure(op.output, x, 1.0, EVERYTHING)
+            return kernels.store(quantize_edge(x, out), out)
+
+        return step
+    done, unit = finish(op.activation, out), step_size(out)
+    low, high = clamp_range(op.activation, real_edge(out))
+
+    def clamped(*stored: Tensor) -> Tensor:
         x = real(*stored)
-        x = applied(x if normalise is None else normalise(x, 1.0), op.activation)
-        measure(op.output, x)
-        return kernels.store(quantize_edge(x, out), out)
+        x = x.div_(unit) if normalise is None else normalise(x, unit)
+        measure(op.output, x, unit, (low / unit, high / unit))
+        return kernels.store(done(x), out)
 
-    return step
+    return clamped
 
 
 def _plain_step(
@@ -255,6 +274,8 @@ def _unrounded(kernels: Kernels, network: Network, op: Operator) -> Step:
     bare, unrounded = replace(op, activation=None), real_edge(out)
     if op.kind in ("conv", "linear"):
         return kernels.layer(bare, inputs[0], unrounded)
+    if op.kind == "add":
+        return kernels.add(bare, inputs[0], inputs[1], unrounded)
     return loaded(kernels, operator_module(bare, inputs, unrounded), inputs, unrounded)
 
 

@@ -6,6 +6,7 @@ operators are those that PyTorch's own quantization for x86 compiles to.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -134,17 +135,36 @@ def _geometry(op: Operator) -> tuple[Any, ...]:
 
 
 def _packed(op: Operator, source: Edge) -> tuple[Any, ...]:
-    """What oneDNN wants to know of the source and the weights.
+    assert op.weights is not None
+    codes, scales = op.weights.codes, torch.from_numpy(op.weights.scales.astype(np.float32))
+    a = op.attributes
+    geometry = (*(tuple(a[key]) for key in ("stride", "padding", "dilation")), a["groups"])
+    zero, shape = _zero(source), (1, *source.shape)
+    packed = _prepacked(codes.tobytes(), codes.shape, zero, geometry, shape)
+    return source.scale, zero, packed, scales, torch.zeros(len(scales), dtype=torch.int32)
+
+
+@functools.lru_cache(maxsize=256)
+def _prepacked(
+    codes: bytes,
+    weight_shape: tuple[int, ...],
+    zero: int,
+    geometry: tuple[Any, ...],
+    shape: tuple[int, ...],
+) -> Tensor:
+    """Codes as oneDNN wants them; kept, for a network is calibrated and run with the same, and its
+    neighbours share layers with it.
 
     Told the size of the input, it chooses the very layout that the convolution wants; otherwise
     some numbers of channels are put in order again at every call, at many times its cost.
     """
-    assert op.weights is not None
-    scales = torch.from_numpy(op.weights.scales.astype(np.float32))
-    codes, grid = torch.from_numpy(op.weights.codes), (source.scale, _zero(source))
-    shape = [1, *source.shape]
-    packed = torch.ops.onednn.qconv_prepack(codes, scales, *grid, *_geometry(op), shape)
-    return *grid, packed, scales, torch.zeros(len(scales), dtype=torch.int32)
+    weights = torch.frombuffer(bytearray(codes), dtype=torch.int8).view(weight_shape)
+    scales = torch.ones(weight_shape[0])  # neither these nor the input's scale change anything
+    *lists, groups = geometry
+    packed: Tensor = torch.ops.onednn.qconv_prepack(
+        weights, scales, 1.0, zero, *(list(own) for own in lists), groups, list(shape)
+    )
+    return packed
 
 
 def _convolution(op: Operator, source: Edge, out: Edge) -> Step:
