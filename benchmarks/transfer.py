@@ -12,6 +12,7 @@ test images.
 
 from __future__ import annotations
 
+import math
 import statistics
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ import tyro
 
 from ajpq import cli
 from ajpq.comparing.config import CompareConfig
-from ajpq.comparing.standings import Comparison
+from ajpq.comparing.standings import Comparison, Outcome
 from ajpq.config.files import load_run
 from benchmarks.harness import at_least, command_line, write_result
 from benchmarks.search_quality import BUDGET_RANGE, KL_WEIGHT, SEEDS, TARGETS
@@ -63,7 +64,9 @@ def main(
         ),
         "from nothing": search("fresh", "resnet56", FRESH),
     }
+    started, fresh = found.values()
     rows = [row_of(way, comparison) for way, comparison in found.items()]
+    rows.append(row_of("from nothing, after as many images", fresh, started.images))
     path = write_result(
         NAME,
         command=command_line(NAME, quick, data=data, small=small, large=large),
@@ -99,22 +102,27 @@ def config_of(settings: dict[str, Any], candidates: int, quick: bool) -> Compare
     )
 
 
-def row_of(way: str, found: Comparison) -> dict[str, Any]:
-    """Medians over seeds."""
-    best = [outcome.curve[-1][1] if outcome.curve else -1.0 for outcome in found.searches]
+def row_of(way: str, found: Comparison, images: int | None = None) -> dict[str, Any]:
+    """Medians over seeds; of what the searches had found after so many images, or in the end."""
+    best = [_best(outcome, math.inf if images is None else images) for outcome in found.searches]
+    counts = [outcome.candidates for outcome in found.searches]
     return {
         "search": way,
         "reward": statistics.median(best),
         "least": min(best),
         "most": max(best),
-        "images": found.images,
-        "candidates": statistics.median(outcome.candidates for outcome in found.searches),
+        "images": images or found.images,
+        "candidates": statistics.median(counts) if images is None else None,
     }
+
+
+def _best(outcome: Outcome, images: float) -> float:
+    return max((reward for spent, reward in outcome.curve if spent <= images), default=-1.0)
 
 
 def bars_of(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The first row against the second."""
-    started, fresh = (row["reward"] for row in rows)
+    started, fresh, *_ = (row["reward"] for row in rows)
     return {"reward_beyond_a_fresh_agent_at_least": at_least(started - fresh, 0.0)}
 
 
