@@ -35,7 +35,7 @@ Text = Annotated[str | None, option("NAME")]
 Count = Annotated[int | None, option("N")]
 Bound = Annotated[float | Literal["none"] | None, option("RATIO")]
 Limits = Annotated[
-    tuple[tuple[str, ...], ...], option("COST=BOUND ...", ""), tyro.conf.UseAppendAction
+    tuple[tuple[str, ...], ...], option("COST=BOUND ...", "(repeatable)"), tyro.conf.UseAppendAction
 ]
 
 

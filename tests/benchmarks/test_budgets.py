@@ -6,7 +6,7 @@ import pytest
 
 from agents.config import load_agent_config
 from agents.searchers.turns import TwoControllers
-from ajpq.comparing.standings import Comparison, Outcome, Spread
+from ajpq.comparing.standings import Spread
 from benchmarks import ablations, transfer, unseen_budgets
 from envs.budget import Budget, between
 
@@ -44,32 +44,6 @@ def test_a_started_agent_has_to_reach_what_a_fresh_one_does():
     assert bar["holds"]
     (bar,) = transfer.bars_of([{"reward": -0.07}, {"reward": -0.06}]).values()
     assert not bar["holds"]
-
-
-def test_what_had_been_found_after_so_many_images_is_the_best_until_then():
-    curves = [((10, -3.0), (20, -1.0), (30, -0.5)), ((15, -2.0), (25, -1.5))]
-    numbers = {"agent": "ajpq", "candidates": 9, "images": 30, "seconds": 1.0, "measured": ()}
-    searches = tuple(Outcome(seed=0, curve=curve, **numbers) for curve in curves)
-    found = Comparison(
-        model="",
-        data="",
-        target="",
-        budgets=(),
-        images=30,
-        reference=(20.0, 1.0),
-        baseline_top1=90.0,
-        searches=searches,
-        versions={},
-    )
-    whole = transfer.row_of("whole", found)
-    assert (whole["least"], whole["most"], whole["images"], whole["candidates"]) == (
-        -1.5,
-        -0.5,
-        30,
-        9,
-    )
-    early = transfer.row_of("early", found, 20)
-    assert (early["least"], early["most"], early["images"]) == (-2.0, -1.0, 20)
 
 
 def test_transfer_asks_for_the_middle_budget():

@@ -1,5 +1,6 @@
 """The fast simulation against the exact one."""
 
+import functools
 import itertools
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from scipy.stats import spearmanr
 from ajpq.apply import apply_policy
 from ajpq.evaluate import kl_divergence
 from ajpq.reference import simulate
-from ajpq.simulation.kernels import FloatKernels, Int8Kernels, int8_in_hardware
+from ajpq.simulation.kernels import FloatKernels, Int8Kernels, int8, int8_in_hardware
 from ajpq.simulation.kernels.int8 import MOST_CHANNELS
 from ajpq.simulation.operators import operator_module
 from ajpq.simulation.ranking import prepare_ranking, spare_input
@@ -109,10 +110,47 @@ def test_weights_laid_out_for_their_input_give_the_same_bits(channels, monkeypat
     x = torch.from_numpy(rng.integers(0, 256, (64, 64, 8, 8)).astype(np.uint8))
     x = x.contiguous(memory_format=torch.channels_last)
     found = Int8Kernels().layer(op, source, out)(x)
-    prepack = torch.ops.onednn.qconv_prepack
-    monkeypatch.setattr(torch.ops.onednn, "qconv_prepack", lambda *a: prepack(*a[:-1], None))
     assert found.unique().numel() > 100
+    prepack, asked = torch.ops.onednn.qconv_prepack, []
+
+    def shapeless(*arguments):
+        asked.append(arguments)
+        return prepack(*arguments[:-1], None)
+
+    monkeypatch.setattr(torch.ops.onednn, "qconv_prepack", shapeless)
+    monkeypatch.setattr(int8, "_kept", int8._prepacked)  # kept weights would be the same ones
     assert torch.equal(found, Int8Kernels().layer(op, source, out)(x))
+    assert len(asked) == 1
+
+
+@pytest.mark.skipif(not int8_in_hardware(), reason="no convolution of bytes here")
+@pytest.mark.parametrize(("inputs", "times"), [(32, 1), (512, 2)])
+def test_weights_are_packed_once_unless_they_are_large(inputs, times, monkeypatch):
+    monkeypatch.setattr(int8, "_kept", functools.lru_cache(int8._prepacked))
+    packed, prepack = [], torch.ops.onednn.qconv_prepack
+
+    def noting(*arguments):
+        packed.append(arguments)
+        return prepack(*arguments)
+
+    monkeypatch.setattr(torch.ops.onednn, "qconv_prepack", noting)
+    source = Edge("in", (inputs, 4, 4), 8, False, 0.02)
+    out = Edge("out", (64, 4, 4), 8, False, 4 * inputs**0.5)
+    rng, one = np.random.default_rng(0), (1, 1)
+    attributes = {"stride": one, "padding": one, "dilation": one, "groups": 1}
+    x = torch.from_numpy(rng.integers(0, 256, (2, inputs, 4, 4)).astype(np.uint8))
+    x = x.contiguous(memory_format=torch.channels_last)
+    codes = rng.integers(-127, 128, (64, inputs, 3, 3)).astype(np.int8)
+    scales, bias = rng.uniform(0.1, 1, (2, 64)).astype(np.float32)
+    weights = Weights(codes, scales, np.full(64, 8, np.uint8), bias)
+    for factor in (1.0, 2.0):  # scales are no part of what is packed
+        own = replace(weights, scales=scales * np.float32(factor))
+        op = Operator("conv", "conv", ("in",), "out", attributes, own, "relu")
+        answers = Int8Kernels().layer(op, source, out)(x)
+        exact = FloatKernels().layer(op, source, out)(x.float())
+        assert (answers - exact).abs().max() <= 1
+        assert exact.unique().numel() > 100
+    assert len(packed) == times
 
 
 @pytest.mark.parametrize("name", NETWORKS)

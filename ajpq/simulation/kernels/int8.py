@@ -20,6 +20,7 @@ from hw_models.network import FLOAT_BITS, Edge, Operator, Weights
 
 _UNROUNDED: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
 _POINTWISE = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+_MOST_KEPT = 1 << 16  # bytes of a layer, whose convolution takes far longer if they are more
 MOST_CHANNELS = 256  # which a convolution that mixes none may have: it multiplies them all
 
 Step = Callable[..., Tensor]
@@ -140,11 +141,11 @@ def _packed(op: Operator, source: Edge) -> tuple[Any, ...]:
     a = op.attributes
     geometry = (*(tuple(a[key]) for key in ("stride", "padding", "dilation")), a["groups"])
     zero, shape = _zero(source), (1, *source.shape)
-    packed = _prepacked(codes.tobytes(), codes.shape, zero, geometry, shape)
+    pack = _kept if codes.nbytes <= _MOST_KEPT else _prepacked
+    packed = pack(codes.tobytes(), codes.shape, zero, geometry, shape)
     return source.scale, zero, packed, scales, torch.zeros(len(scales), dtype=torch.int32)
 
 
-@functools.lru_cache(maxsize=256)
 def _prepacked(
     codes: bytes,
     weight_shape: tuple[int, ...],
@@ -152,8 +153,7 @@ def _prepacked(
     geometry: tuple[Any, ...],
     shape: tuple[int, ...],
 ) -> Tensor:
-    """Codes as oneDNN wants them; kept, for a network is calibrated and run with the same, and its
-    neighbours share layers with it.
+    """Codes as oneDNN wants them.
 
     Told the size of the input, it chooses the very layout that the convolution wants; otherwise
     some numbers of channels are put in order again at every call, at many times its cost.
@@ -165,6 +165,10 @@ def _prepacked(
         weights, scales, 1.0, zero, *(list(own) for own in lists), groups, list(shape)
     )
     return packed
+
+
+# A network is calibrated and run with the same weights, and its neighbours share layers with it.
+_kept = functools.lru_cache(maxsize=256)(_prepacked)
 
 
 def _convolution(op: Operator, source: Edge, out: Edge) -> Step:
