@@ -132,17 +132,15 @@ def _same(channels: int) -> Weights:
 
 def _geometry(op: Operator) -> tuple[Any, ...]:
     a = op.attributes
-    return list(a["stride"]), list(a["padding"]), list(a["dilation"]), a["groups"]
+    return tuple(a["stride"]), tuple(a["padding"]), tuple(a["dilation"]), a["groups"]
 
 
 def _packed(op: Operator, source: Edge) -> tuple[Any, ...]:
+    """What oneDNN wants to know of the source and the weights."""
     assert op.weights is not None
     codes, scales = op.weights.codes, torch.from_numpy(op.weights.scales.astype(np.float32))
-    a = op.attributes
-    geometry = (*(tuple(a[key]) for key in ("stride", "padding", "dilation")), a["groups"])
-    zero, shape = _zero(source), (1, *source.shape)
-    pack = _kept if codes.nbytes <= _MOST_KEPT else _prepacked
-    packed = pack(codes.tobytes(), codes.shape, zero, geometry, shape)
+    pack, zero = _kept if codes.nbytes <= _MOST_KEPT else _prepacked, _zero(source)
+    packed = pack(codes.tobytes(), codes.shape, zero, _geometry(op), (1, *source.shape))
     return source.scale, zero, packed, scales, torch.zeros(len(scales), dtype=torch.int32)
 
 
@@ -160,10 +158,7 @@ def _prepacked(
     """
     weights = torch.frombuffer(bytearray(codes), dtype=torch.int8).view(weight_shape)
     scales = torch.ones(weight_shape[0])  # neither these nor the input's scale change anything
-    *lists, groups = geometry
-    packed: Tensor = torch.ops.onednn.qconv_prepack(
-        weights, scales, 1.0, zero, *(list(own) for own in lists), groups, list(shape)
-    )
+    packed: Tensor = torch.ops.onednn.qconv_prepack(weights, scales, 1.0, zero, *geometry, shape)
     return packed
 
 
